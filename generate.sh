@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Answers prompts with the base model, the fully fine-tuned one and the LoRA-tuned one, side by side.
+#
+#   bash generate.sh                      a few prompts of our own
+#   bash generate.sh --prompt "..."       yours; more flags: see lora/generate.py --help
+#   bash generate.sh --interactive        asks for prompts
+#   bash generate.sh --name NAME ...      the models that `bash train.sh --name NAME` made
+set -euo pipefail
+# shellcheck source=setup.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+
+case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' generate.sh; exit 0 ;; esac
+NAME=stories
+if [ "${1:-}" = --name ]; then
+    [ $# -ge 2 ] || die "--name needs a value; see bash generate.sh --help"
+    NAME=$2
+    shift 2
+fi
+base=data/models/$NAME full=data/models/$NAME-full adapter=data/adapters/$NAME-lora
+[ -e "$base/model.safetensors" ] || {
+    name_flag=''
+    [ "$NAME" = stories ] || name_flag=" --name $NAME --text FILE"
+    die "there is no model $base yet; make it with: bash train.sh$name_flag"
+}
+use_python
+install requirements.txt
+
+models=(--base "$base")
+[ ! -e "$full/model.safetensors" ] || models+=(--full "$full")
+[ ! -e "$adapter/adapter_model.safetensors" ] || models+=(--adapters "$adapter")
+exec "$PYTHON" lora/generate.py "${models[@]}" "$@"

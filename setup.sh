@@ -1,0 +1,51 @@
+# shellcheck shell=bash
+# Sourced by train.sh, generate.sh and test.sh: sets ROOT and PYTHON, and installs what is missing.
+#   PYTHON=/path/to/python bash train.sh   uses that interpreter as it is and installs nothing
+#   an active virtual environment          is used, and gets the requirements
+#   neither                                makes .venv beside this file
+# A requirements file is installed once: its hash is kept inside the environment.
+
+CALLER=$PWD
+ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+cd -- "$ROOT" || exit 1
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+# Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
+export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" TOKENIZERS_PARALLELISM=false
+
+# from_caller WORD: WORD, made absolute if it is a file or folder where the user called from.
+from_caller() { if [ -e "$CALLER/$1" ]; then printf '%s\n' "$CALLER/$1"; else printf '%s\n' "$1"; fi; }
+
+# use_python: which interpreter; makes .venv if there is no other.
+use_python() {
+    if [ -n "${PYTHON:-}" ]; then
+        command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON is not a program; unset it to let $ROOT/.venv be made"
+        KEEP_AS_IS=1
+    elif [ -n "${VIRTUAL_ENV:-}" ]; then
+        PYTHON=$VIRTUAL_ENV/bin/python
+    else
+        PYTHON=$ROOT/.venv/bin/python
+        if ! "$PYTHON" -c '' 2>/dev/null; then
+            python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+                die "Python 3.11 or newer is needed as python3; or name one: PYTHON=/path/to/python bash $0"
+            say "making .venv"
+            python3 -m venv --clear "$ROOT/.venv" || die "python3 -m venv failed; on Debian: apt-get install python3-venv"
+        fi
+    fi
+    export PYTHON
+}
+
+# install FILE: the requirements in FILE, unless this environment has had exactly these.
+install() {
+    [ -z "${KEEP_AS_IS:-}" ] || return 0
+    local stamp want
+    stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.installed-$(basename "$1")
+    want=$(cat "$ROOT"/requirements*.txt | sha256sum)
+    [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
+    say "installing $1 (once; PyTorch is the large one)"
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$ROOT/$1" ||
+        die "pip could not install $1; with no network, install its packages by hand and name that Python: PYTHON=... bash $0"
+    printf '%s\n' "$want" >"$stamp"
+}

@@ -1,0 +1,180 @@
+"""The launchers, run on a copy of them in a path with a space, with a stand-in for Python that logs its calls."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Called as `PYTHON script arguments...`: logs the call, then makes what the real script would leave behind.
+STAND_IN = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"$LOG"
+[ "$1" != "${SLOW_AT:-}" ] || sleep 60
+[ "$1" != "${FAIL_AT:-}" ] || exit "${FAIL_WITH:-7}"
+make() { mkdir -p "$(dirname "$1")"; echo "made ${SEED:-}" >"$1"; }
+case "$1 ${2:-}" in
+    "data/prepare.py stories")
+        make data/text/stories/train.txt; make data/text/stories/val.txt; make data/choices/stories.jsonl
+        make data/instructions/stories_train.json; make data/instructions/stories_val.json ;;
+    "data/prepare.py file")
+        case "$*" in
+            *"--kind text") make "data/text/$5/train.txt"; make "data/text/$5/val.txt" ;;
+            *) make "data/instructions/$5_train.json"; make "data/instructions/$5_val.json" ;;
+        esac ;;
+esac
+while [ $# -gt 0 ]; do
+    case $1 in
+        --out) make "$2/tokenizer.json"; make "$2/manifest.json"; make "$2/metrics.jsonl"; make "$2/loss.png" ;;
+        --export | --model_out) make "$2/model.safetensors" ;;
+        --adapter_out) make "$2/adapter_model.safetensors" ;;
+        --replies | --json) make "$2" ;;
+    esac
+    shift
+done
+"""
+
+
+@pytest.fixture
+def clone(tmp_path):
+    folder = tmp_path / "a clone with spaces"
+    folder.mkdir()
+    for name in ("setup.sh", "train.sh", "generate.sh", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    stand_in = tmp_path / "stand in python"
+    stand_in.write_text(STAND_IN)
+    stand_in.chmod(0o755)
+
+    def run(*command, cwd=tmp_path, **env):
+        log = tmp_path / "log"
+        log.write_text("")
+        environment = os.environ | {"PYTHON": str(stand_in), "LOG": str(log)} | env
+        done = subprocess.run(
+            ["bash", str(folder / command[0]), *command[1:]],
+            cwd=cwd, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+        )
+        done.calls = log.read_text().splitlines()
+        return done
+
+    run.folder, run.stand_in = folder, stand_in
+    return run
+
+
+def scripts(done):
+    return [" ".join(call.split()[:2]) for call in done.calls]
+
+
+def test_whole_pipeline_runs_in_order_then_skips_what_is_up_to_date(clone):
+    first = clone("train.sh")
+    assert first.returncode == 0, first.stderr
+    assert scripts(first) == [
+        "data/prepare.py stories", "bpe/run.py train", "bpe/run.py encode", "pretrain/model.py --preset",
+        "pretrain/plot.py data/runs/pretrain/stories", "lora/train.py --model_name_or_path",
+        "lora/train.py --model_name_or_path", "lora/generate.py --base", "data/checkers.py data/runs/lora/stories-replies.jsonl",
+        "data/summary.py stories",
+    ]
+    again = clone("train.sh")
+    assert scripts(again) == ["data/summary.py stories"]
+    assert again.stdout.count("up to date") == 9
+
+
+def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
+    assert clone("train.sh").returncode == 0
+    (clone.folder / "data/text/stories/train.txt").write_text("another text")
+    assert scripts(clone("train.sh"))[:2] == ["bpe/run.py train", "bpe/run.py encode"]
+    assert "--vocab_size 512" in clone("train.sh", "bpe", "--vocab_size", "512").calls[0]
+    assert len(clone("train.sh", "--force").calls) == 10
+
+
+def test_an_interrupted_run_continues_in_its_folder_and_another_one_does_not(clone):
+    run = clone.folder / "data/runs/pretrain/stories"
+    assert clone("train.sh", FAIL_AT="pretrain/model.py", FAIL_WITH="130").returncode == 130
+    run.mkdir(parents=True)
+    (run / "checkpoint").write_text("half way")
+    assert clone("train.sh", "pretrain").returncode == 0
+    assert (run / "checkpoint").exists(), "the same command continues"
+    assert clone("train.sh", "pretrain", "--lr", "0.1").returncode == 0
+    assert not (run / "checkpoint").exists(), "another setting starts anew"
+    kept = [path for path in run.parent.iterdir() if (path / "checkpoint").exists()]
+    assert len(kept) == 1, "and the old run is moved aside, not deleted"
+
+
+@pytest.mark.parametrize("script", ["data/prepare.py", "bpe/run.py", "pretrain/model.py", "lora/train.py"])
+@pytest.mark.parametrize("status", ["1", "2", "143"])
+def test_a_failing_stage_stops_the_pipeline_with_its_status(clone, script, status):
+    done = clone("train.sh", FAIL_AT=script, FAIL_WITH=status)
+    assert done.returncode == int(status)
+    assert done.calls[-1].startswith(script)
+    assert clone("train.sh").calls[0].startswith(script), "what failed is not taken for done"
+
+
+def test_ctrl_c_stops_at_once_and_counts_nothing_as_done(clone, tmp_path):
+    environment = os.environ | {"PYTHON": str(clone.stand_in), "LOG": str(tmp_path / "log"), "SLOW_AT": "bpe/run.py"}
+    running = subprocess.Popen(
+        ["bash", str(clone.folder / "train.sh")], env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, start_new_session=True, text=True,
+    )
+    while "bpe/run.py" not in (running.stdout.readline() or pytest.fail("ended early")):
+        pass
+    time.sleep(0.3)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(timeout=10) != 0
+    assert scripts(clone("train.sh"))[0] == "bpe/run.py train"
+
+
+def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
+    caller = tmp_path / "my texts"
+    caller.mkdir()
+    (caller / "my book.txt").write_text("text")
+    (caller / "ask.json").write_text("[]")
+    command = ["train.sh", "--name", "mine", "--text", "my book.txt", "--instructions", "ask.json"]
+    done = clone(*command, cwd=caller)
+    assert done.returncode == 0, done.stderr
+    assert f"data/prepare.py file {caller}/my book.txt --name mine --kind text" in done.calls
+    assert not any("checkers.py" in call for call in done.calls), "only our own instructions have checkers"
+    assert scripts(clone(*command, cwd=caller)) == ["data/summary.py mine"]
+
+
+def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
+    assert clone("train.sh").returncode == 0
+    done = clone("train.sh", "lora", "--use_lora", "True", "--lora_dim", "8")
+    assert done.calls == ["lora/train.py --use_lora True --lora_dim 8", "data/summary.py stories"]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["train.sh", "bqe"], "unknown argument 'bqe'"),
+        (["train.sh", "--name"], "--name needs a value"),
+        (["train.sh", "--text", "x.txt"], "need --name"),
+        (["train.sh", "--name", "mine", "--text", "absent.txt"], "no such file: absent.txt"),
+        (["train.sh", "lora"], "no base model data/models/stories"),
+        (["generate.sh"], "bash train.sh"),
+        (["generate.sh", "--name", "mine"], "bash train.sh --name mine"),
+    ],
+)
+def test_bad_calls_say_what_to_do_and_exit_2(clone, command, says):
+    done = clone(*command)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+    assert done.calls == []
+
+
+def test_generate_hands_over_what_there_is(clone):
+    assert clone("train.sh", "pretrain").returncode == 0
+    assert clone("generate.sh", "--prompt", "a b").calls == ["lora/generate.py --base data/models/stories --prompt a b"]
+    assert clone("train.sh").returncode == 0
+    assert clone("generate.sh").calls == [
+        "lora/generate.py --base data/models/stories --full data/models/stories-full --adapters data/adapters/stories-lora"
+    ]
+
+
+def test_an_interpreter_that_is_not_there_is_named(clone):
+    done = clone("train.sh", PYTHON="/no/such/python")
+    assert done.returncode == 2
+    assert "PYTHON=/no/such/python" in done.stderr

@@ -1,0 +1,125 @@
+#!/usr/bin/env bash
+# From nothing to a small language model that follows instructions.
+#
+#   bash train.sh                    everything, on the offline `stories` data: minutes on 2 CPU cores
+#   bash train.sh bpe [flags]        one stage: tokenizer and token shards; flags go to `bpe/run.py train`
+#   bash train.sh pretrain [flags]   ... the base model; flags go to pretrain/model.py
+#   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py
+#   bash train.sh --name NAME --text FILE_OR_FOLDER [--instructions FILE] [STAGE [flags]]
+#                                    the same pipeline on your own text and instructions
+#   --force                          makes anew what is up to date
+#
+# A step is skipped when the same command has already run on the same input files.
+# Ctrl-C stops; the same command again continues where it stopped.
+set -euo pipefail
+# shellcheck source=setup.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
+
+NAME=stories TEXT='' INSTRUCTIONS='' FORCE='' STAGE='' FLAGS=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' train.sh; exit 0 ;;
+        --force) FORCE=1 ;;
+        --name | --text | --instructions)
+            [ $# -ge 2 ] || die "$1 needs a value; see bash train.sh --help"
+            case $1 in --name) NAME=$2 ;; --text) TEXT=$(from_caller "$2") ;; *) INSTRUCTIONS=$(from_caller "$2") ;; esac
+            shift ;;
+        bpe | pretrain | lora)
+            STAGE=$1; shift
+            for word in "$@"; do FLAGS+=("$(from_caller "$word")"); done
+            break ;;
+        *) die "unknown argument '$1'; the stages are bpe, pretrain and lora; see bash train.sh --help" ;;
+    esac
+    shift
+done
+[ -z "$TEXT$INSTRUCTIONS" ] || [ "$NAME" != stories ] || die "--text and --instructions need --name NAME as well"
+for file in "$TEXT" "$INSTRUCTIONS"; do [ -z "$file" ] || [ -e "$file" ] || die "no such file: $file"; done
+
+use_python
+install requirements.txt
+
+text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME base=data/models/$NAME
+instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/runs/lora/$NAME
+choices=data/choices/$NAME.jsonl
+
+# step STEP OUTPUT [INPUT...] -- COMMAND...: runs COMMAND, unless the same COMMAND has already made OUTPUT from the same
+# INPUT files, compared by content. The run folder of an interrupted COMMAND is kept for it to continue in;
+# that of another COMMAND (other settings, other inputs) is moved aside.
+step() {
+    local name=$1 output=$2 inputs=() stamp key
+    shift 2
+    while [ "$1" != -- ]; do inputs+=("$1"); shift; done
+    shift
+    mkdir -p data/runs/steps
+    stamp=data/runs/steps/$NAME-$name
+    key=$({ printf '%s\n' "$@"; find "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256sum)
+    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "done $key" ]; then
+        say "$name: up to date ($output)"
+        return
+    fi
+    if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$(cat "$stamp" 2>/dev/null)" != "started $key" ]; }; then
+        mv "$run_folder" "$run_folder.$(date +%Y%m%d-%H%M%S)"
+    fi
+    say "$name: ${*#"$PYTHON"}"
+    printf 'started %s\n' "$key" >"$stamp"
+    "$@"
+    printf 'done %s\n' "$key" >"$stamp"
+}
+
+prepare() {
+    if [ "$NAME" = stories ]; then
+        step data "$text" -- "$PYTHON" data/prepare.py stories
+    else
+        [ -z "$TEXT" ] || step text "$text" "$TEXT" -- "$PYTHON" data/prepare.py file "$TEXT" --name "$NAME" --kind text
+        [ -z "$INSTRUCTIONS" ] || step instructions "${instructions}_train.json" "$INSTRUCTIONS" -- \
+            "$PYTHON" data/prepare.py file "$INSTRUCTIONS" --name "$NAME" --kind instructions
+    fi
+}
+
+bpe() {
+    step tokenizer "$tokenizer/tokenizer.json" "$text/train.txt" -- \
+        "$PYTHON" bpe/run.py train "$text/train.txt" --vocab_size 4096 --special_tokens '<|endoftext|>' \
+        --out "$tokenizer" "$@"
+    step tokens "$tokens/manifest.json" "$tokenizer/tokenizer.json" "$text" -- \
+        "$PYTHON" bpe/run.py encode "$text" --tokenizer "$tokenizer" --out "$tokens"
+}
+
+pretrain() {
+    local with_choices=()
+    [ ! -e "$choices" ] || with_choices=(--choices "$choices")
+    run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" -- \
+        "$PYTHON" pretrain/model.py --preset stories --data "$tokens" --out "$run" --resume auto \
+        --export "$base" ${with_choices[@]+"${with_choices[@]}"} "$@"
+    step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
+}
+
+lora() {
+    if [ $# -gt 0 ]; then
+        "$PYTHON" lora/train.py "$@"
+        return
+    fi
+    [ -e "$base/model.safetensors" ] || die "there is no base model $base to fine-tune; make it with: bash train.sh pretrain"
+    if [ ! -e "${instructions}_train.json" ]; then
+        say "lora: no instructions for '$NAME'; give some with --instructions FILE"
+        return
+    fi
+    local common=("$PYTHON" lora/train.py --model_name_or_path "$base" --data_path "${instructions}_train.json"
+        --eval_data_path "${instructions}_val.json")
+    run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
+        "${common[@]}" --use_lora True --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
+    run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
+        "${common[@]}" --use_lora False --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full"
+    step replies "$tuned-replies.jsonl" "data/adapters/$NAME-lora" "data/models/$NAME-full" "${instructions}_val.json" -- \
+        "$PYTHON" lora/generate.py --base "$base" --full "data/models/$NAME-full" --adapters "data/adapters/$NAME-lora" \
+        --records "${instructions}_val.json" --replies "$tuned-replies.jsonl"
+    [ "$NAME" != stories ] || step scores "$tuned-scores.json" "$tuned-replies.jsonl" -- \
+        "$PYTHON" data/checkers.py "$tuned-replies.jsonl" --json "$tuned-scores.json"
+}
+
+case $STAGE in
+    '') prepare; bpe; pretrain; lora ;;
+    bpe) prepare; bpe ${FLAGS[@]+"${FLAGS[@]}"} ;;
+    pretrain) prepare; bpe; pretrain ${FLAGS[@]+"${FLAGS[@]}"} ;;
+    lora) lora ${FLAGS[@]+"${FLAGS[@]}"} ;;
+esac
+"$PYTHON" data/summary.py "$NAME"
