@@ -1,0 +1,131 @@
+"""What a byte-level BPE tokenizer is, apart from any file format or algorithm: its tokens, its merges in
+order, its special tokens and the pattern that splits text into pieces.
+
+    >>> vocabulary = Vocabulary.build(range(256), [(104, 105)], ["<|endoftext|>"], specials_first=False)
+    >>> vocabulary.token_bytes[256], vocabulary.special_tokens
+    (b'hi', {'<|endoftext|>': 257})
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+PATTERNS = ("gpt2", "gpt4", "none")  # those with a scanner of our own; anything else is a regular expression
+
+
+class InputError(ValueError):
+    """A user's mistake: the message names the value and what to do about it."""
+
+
+def mapped_code_points() -> list[int]:
+    """Code point under which GPT-2's files write each byte, index = byte.
+
+    Printable bytes stand for themselves; the other 68 (controls, space, 0xAD ...) move to U+0100 and up, in
+    order, so that a vocabulary is readable JSON: a space is written U+0120.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    points = dict(zip(printable, printable, strict=True))
+    others = [byte for byte in range(256) if byte not in points]
+    points.update({byte: 256 + n for n, byte in enumerate(others)})
+    return [points[byte] for byte in range(256)]
+
+
+def byte_order(ties: str) -> list[int]:
+    """Bytes in the order of their ids: by mapped code point under "hf", raw 0..255 under other tie rules."""
+    if ties == "hf":
+        points = mapped_code_points()
+        return sorted(range(256), key=points.__getitem__)
+    return list(range(256))
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Tokens and merges of a byte-level BPE tokenizer.
+
+    Raises InputError, naming the field, for: an id without bytes or used twice, a missing byte, two tokens
+    with the same bytes, a merge of unknown or special tokens, a merge that does not make its parts joined.
+    """
+
+    token_bytes: list[bytes]  # id -> bytes; a special token's are its text in UTF-8
+    merges: list[tuple[int, int]]  # (left id, right id), in the order learned: the index is the rank
+    merged_ids: list[int]  # the id that each merge makes
+    special_tokens: dict[str, int] = field(default_factory=dict)  # text -> id
+    pattern: str = "gpt2"  # "gpt2", "gpt4", "none" or a regular expression of the `regex` package
+
+    @classmethod
+    def build(
+        cls,
+        bytes_in_order: Iterable[int],
+        merges: Sequence[tuple[int, int]],
+        special_tokens: Sequence[str] = (),
+        pattern: str = "gpt2",
+        specials_first: bool = True,
+    ) -> "Vocabulary":
+        """Vocabulary whose ids are dense: [specials], 256 bytes, one token for each merge, [specials].
+
+        The merges' ids already count the specials in front. `specials_first` is Hugging Face's order, last is
+        tiktoken's and minbpe's.
+        """
+        specials = [text.encode("utf-8", "surrogatepass") for text in special_tokens]
+        tokens = specials if specials_first else []
+        tokens = tokens + [bytes([byte]) for byte in bytes_in_order]
+        first_merged = len(tokens)
+        for left, right in merges:
+            tokens.append(tokens[left] + tokens[right])
+        merged_ids = list(range(first_merged, len(tokens)))
+        first_special = 0 if specials_first else len(tokens)
+        if not specials_first:
+            tokens = tokens + specials
+        special_ids = {text: first_special + n for n, text in enumerate(special_tokens)}
+        return cls(tokens, [(int(a), int(b)) for a, b in merges], merged_ids, special_ids, pattern)
+
+    def __len__(self) -> int:
+        return len(self.token_bytes)
+
+    @cached_property
+    def byte_ids(self) -> list[int]:
+        """Id of each single byte, index = byte."""
+        special_ids = set(self.special_tokens.values())
+        ids = {t[0]: n for n, t in enumerate(self.token_bytes) if len(t) == 1 and n not in special_ids}
+        return [ids[byte] for byte in range(256)]
+
+    def __post_init__(self):
+        size = len(self.token_bytes)
+        special_ids: set[int] = set()
+        for text, n in self.special_tokens.items():
+            if not isinstance(text, str) or not text:
+                raise InputError(f"special_tokens: {text!r} is not a non-empty string")
+            if not isinstance(n, int) or not 0 <= n < size:
+                raise InputError(f"special_tokens: {text!r} has id {n!r}; ids run from 0 to {size - 1}")
+            if n in special_ids:
+                raise InputError(f"special_tokens: id {n} is given to two special tokens")
+            if self.token_bytes[n] != text.encode("utf-8", "surrogatepass"):
+                raise InputError(f"special_tokens: {text!r} has id {n}, which is {self.token_bytes[n]!r}")
+            special_ids.add(n)
+        seen: dict[bytes, int] = {}
+        for n, token in enumerate(self.token_bytes):
+            if not isinstance(token, bytes):
+                raise InputError(f"token_bytes: id {n} has no bytes: the ids must run from 0 without a gap")
+            if n in special_ids:
+                continue
+            if not token:
+                raise InputError(f"token_bytes: id {n} is empty")
+            if token in seen:
+                raise InputError(f"token_bytes: ids {seen[token]} and {n} are both {token!r}")
+            seen[token] = n
+        for byte in range(256):
+            if bytes([byte]) not in seen:
+                raise InputError(f"token_bytes: no token for the byte 0x{byte:02x}; all 256 are needed")
+        if len(self.merges) != len(self.merged_ids):
+            raise InputError(f"merged_ids: {len(self.merged_ids)} ids for {len(self.merges)} merges")
+        pairs: dict[tuple[int, int], int] = {}
+        for rank, (pair, n) in enumerate(zip(self.merges, self.merged_ids, strict=True)):
+            if not all(0 <= part < size for part in (*pair, n)):
+                raise InputError(f"merges: merge {rank}, {pair} -> {n}, names an id outside 0..{size - 1}")
+            if special_ids.intersection((*pair, n)):
+                raise InputError(f"merges: merge {rank}, {pair} -> {n}, involves a special token")
+            if self.token_bytes[pair[0]] + self.token_bytes[pair[1]] != self.token_bytes[n]:
+                parts = " + ".join(repr(self.token_bytes[part]) for part in pair)
+                raise InputError(f"merges: merge {rank}, {parts}, makes {self.token_bytes[n]!r} instead")
+            if pairs.setdefault(pair, rank) != rank:
+                raise InputError(f"merges: {pair} is merged twice, at ranks {pairs[pair]} and {rank}")
