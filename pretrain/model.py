@@ -1,0 +1,248 @@
+"""GPT-2 and LLaMA-style language models, and the command that trains them.
+
+    torchrun --standalone --nproc_per_node=8 pretrain/model.py --preset gpt2      # 124M on 8 GPUs
+    python pretrain/model.py --preset stories                                     # 2.6M, minutes on 2 CPU cores
+    python pretrain/model.py --preset stories --n_layer 2 --n_embd 64 --max_steps 20 --out /tmp/tiny
+
+One `GPT` covers both families: the switches of `GPTConfig` choose norm, positions, MLP, head grouping. Parameters have
+GPT-2's own names (wte, wpe, h.0.attn.c_attn, ...), so that weights map one to one; q, k, v are stacked in `c_attn`, a
+SwiGLU's gate and up matrices in `c_fc`. convert.py splits them under LLaMA's names.
+
+Shapes: B batch, T new positions, S positions in sight, C channels, H heads, K key-value heads, D head size,
+V vocabulary.
+"""
+
+if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
+    import sys
+
+    from presets import main_settings
+
+    settings = main_settings(__doc__)
+    from loop import main
+
+    sys.exit(main(settings))
+
+import math
+
+import torch
+import torch.nn.functional as F
+from attention import KVCache, attention, document_mask
+from loss import linear_cross_entropy
+from presets import GPTConfig, InputError
+from torch import nn
+
+
+class Linear(nn.Linear):
+    """A linear layer whose fp32 weight is cast to the dtype of its input: mixed precision without autocast."""
+
+    def forward(self, x):
+        """x (..., in) -> (..., out)."""
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class Norm(nn.Module):
+    """LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019) or nothing, over the last dimension."""
+
+    def __init__(self, size: int, kind: str, eps: float, bias: bool = False):
+        super().__init__()
+        self.kind, self.eps = kind, eps
+        self.weight = nn.Parameter(torch.ones(size)) if kind != "none" else None
+        self.bias = nn.Parameter(torch.zeros(size)) if kind == "layernorm" and bias else None
+
+    def forward(self, x):
+        """x (..., size) -> the same shape and dtype."""
+        if self.kind == "none":
+            return x
+        weight = self.weight.to(x.dtype)
+        if self.kind == "rmsnorm":
+            return F.rms_norm(x, weight.shape, weight, self.eps)
+        return F.layer_norm(x, weight.shape, weight, None if self.bias is None else self.bias.to(x.dtype), self.eps)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (Su et al. 2021) with channel i paired with i + D/2, as in Hugging Face's Llama.
+
+    x (B, T, H, D); cos, sin (T, 1, D/2) or (B, T, 1, D/2).
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with H query heads over K key-value heads (Ainslie et al. 2023)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        H, K, D = config.n_head, config.kv_heads, config.head_dim
+        self.sizes = [H * D, K * D, K * D]
+        self.head_dim = D
+        self.c_attn = Linear(config.n_embd, sum(self.sizes), bias=config.bias)
+        self.c_attn.weight.parts = self.sizes  # the matrices stacked in it, which Muon treats one by one
+        self.c_proj = Linear(H * D, config.n_embd, bias=config.bias)
+        self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
+        self.k_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
+
+    def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None, layer: int = 0):
+        """x (B, T, C) -> (B, T, C)."""
+        B, T, _ = x.shape
+        q, k, v = (part.view(B, T, -1, self.head_dim) for part in self.c_attn(x).split(self.sizes, dim=-1))
+        q, k = self.q_norm(q), self.k_norm(k)  # (B, T, H, D), (B, T, K, D)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)  # (B, K, S, D)
+        y = attention(q, k, v, mask)  # (B, H, T, D)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
+
+
+class MLP(nn.Module):
+    """C -> hidden -> C with GELU (GPT-2), ReLU² (So et al. 2021), SiLU, or SwiGLU (Shazeer 2020; gate stacked first)."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.kind = config.mlp
+        parts = [config.hidden] * (2 if config.mlp == "swiglu" else 1)
+        self.c_fc = Linear(config.n_embd, sum(parts), bias=config.bias)
+        self.c_fc.weight.parts = parts
+        self.c_proj = Linear(config.hidden, config.n_embd, bias=config.bias)
+
+    def forward(self, x):
+        """x (B, T, C) -> (B, T, C)."""
+        x = self.c_fc(x)
+        if self.kind == "swiglu":
+            gate, up = x.chunk(2, dim=-1)
+            x = F.silu(gate) * up
+        elif self.kind == "relu2":
+            x = F.relu(x).square()
+        else:
+            x = F.silu(x) if self.kind == "silu" else F.gelu(x, approximate="tanh")
+        return self.c_proj(x)
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then the same with the MLP; post-norm puts each norm after the sum."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.post = config.norm_place == "post"
+        self.ln_1 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
+        self.attn = Attention(config)
+        self.ln_2 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rotary=None, mask=None, cache=None, layer: int = 0):
+        """x (B, T, C) -> (B, T, C)."""
+        if self.post:
+            x = self.ln_1(x + self.attn(x, rotary, mask, cache, layer))
+            return self.ln_2(x + self.mlp(x))
+        x = x + self.attn(self.ln_1(x), rotary, mask, cache, layer)
+        return x + self.mlp(self.ln_2(x))
+
+
+class GPT(nn.Module):
+    """A decoder-only language model. Weights are fp32; the forward pass runs in `dtype`.
+
+    `model(tokens)` gives logits (B, T, V), `model(tokens, targets)` the mean loss in nats without making them.
+    """
+
+    def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        if config.vocab_size < 1:
+            raise InputError("--vocab_size 0 stands for the data's vocabulary; a model needs the number itself")
+        self.config, self.dtype = config, dtype
+        self.transformer = nn.ModuleDict({
+            "wte": nn.Embedding(config.padded_vocab, config.n_embd),
+            "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+        })
+        if config.position == "learned":
+            self.transformer["wpe"] = nn.Embedding(config.block_size, config.n_embd)
+        if config.norm_place == "pre":  # post-norm blocks end normalised
+            self.transformer["ln_f"] = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
+        self.lm_head = Linear(config.n_embd, config.padded_vocab, bias=False)
+        if config.position == "rope":
+            cos, sin = rotary_table(config.block_size, config.head_dim, config.rope_theta)
+            self.register_buffer("cos", cos, persistent=False)
+            self.register_buffer("sin", sin, persistent=False)
+        self.reset_parameters()
+        if config.tied:
+            self.lm_head.weight = self.transformer["wte"].weight
+
+    def reset_parameters(self):
+        """GPT-2's initialisation: N(0, 0.02), projections into the residual stream / sqrt(2 n_layer), biases 0."""
+        for name, p in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                std = 0.0 if self.config.zero_init else 0.02 / math.sqrt(2 * self.config.n_layer)
+                nn.init.normal_(p, 0.0, std)
+            elif p.dim() >= 2:
+                nn.init.normal_(p, 0.0, 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def trunk(self, tokens, cache: KVCache | None = None, positions=None, mask=None):
+        """Everything below the output head: tokens (B, T) -> normalised hidden states (B, T, C).
+
+        positions (T,) or (B, T) default to those after the cache; mask (B, 1, T, S) bool replaces the causal rule.
+        """
+        T, start = tokens.shape[1], cache.length if cache is not None else 0
+        if start + T > self.config.block_size and self.config.position == "learned":
+            raise InputError(f"{start + T} positions are more than the model's {self.config.block_size}")
+        if positions is None:
+            positions = torch.arange(start, start + T, device=tokens.device)
+        if self.config.document_mask and mask is None and cache is None:
+            mask = document_mask(tokens, self.config.end_of_text)
+        x = F.embedding(tokens, self.transformer["wte"].weight)
+        if self.config.position == "learned":
+            x = x + F.embedding(positions, self.transformer["wpe"].weight)
+        x = x.to(self.dtype)
+        rotary = None
+        if self.config.position == "rope":
+            rotary = [table[positions].to(x.dtype).unsqueeze(-2) for table in (self.cos, self.sin)]
+        for layer, block in enumerate(self.transformer["h"]):
+            x = block(x, rotary, mask, cache, layer)
+        if cache is not None:
+            cache.length += T
+        return self.transformer["ln_f"](x) if "ln_f" in self.transformer else x
+
+    def head(self, x: torch.Tensor) -> torch.Tensor:
+        """Hidden states (..., C) -> logits (..., V) over the real vocabulary."""
+        return self.lm_head(x)[..., : self.config.vocab_size]
+
+    def forward(self, tokens, targets=None, cache: KVCache | None = None, positions=None, mask=None,
+                z_loss: float = 0.0, last_only: bool = False):
+        """Logits (B, T, V) of tokens (B, T), or (B, 1, V) with last_only; with targets (B, T) the mean loss, nats.
+
+        The loss is the mean cross-entropy, plus z_loss times the mean squared log-normaliser (Chowdhery et al. 2022).
+        """
+        x = self.trunk(tokens, cache, positions, mask)
+        if targets is None:
+            return self.head(x[:, -1:] if last_only else x)
+        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(),
+                                    self.config.vocab_size, z_loss)
+
+    def compile_blocks(self):
+        """Compile each block: one compilation serves all layers, and DDP gets the gradients block by block."""
+        for block in self.transformer["h"]:
+            block.compile(dynamic=False)
+
+    def parameter_count(self) -> int:
+        """Parameters that are trained, a tied head once, padding of the vocabulary included."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self, length: int) -> int:
+        """Matmul FLOPs of forward and backward per token at sequence length `length`.
+
+        6 per weight in a matmul (embedding tables are look-ups, the head counts) + 12 per attention channel and
+        position: PaLM's appendix B, which counts the full T x T scores.
+        """
+        tables = ["wpe"] if self.config.tied else ["wte", "wpe"]
+        looked_up = sum(self.transformer[t].weight.numel() for t in tables if t in self.transformer)
+        weights = self.parameter_count() - looked_up
+        return 6 * weights + 12 * self.config.n_layer * self.config.n_head * self.config.head_dim * length
+
+
+def rotary_table(length: int, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of position x frequency, each (length, D/2) fp32; frequency i is theta^(-2i/D)."""
+    frequencies = theta ** (-torch.arange(0, head_dim, 2).float() / head_dim)
+    angles = torch.outer(torch.arange(length).float(), frequencies)
+    return angles.cos(), angles.sin()

@@ -1,0 +1,191 @@
+"""Settings of pretraining and of the model, with presets; no torch import, so that --help answers at once.
+
+`GPTConfig` describes an architecture (what a checkpoint or an exported folder needs to rebuild the model), `Settings`
+a run of `model.py`: `python pretrain/model.py --preset stories --max_steps 20` overrides one value of the preset.
+
+Sources of the numbers: GPT-2 (Radford et al. 2019, table 2), GPT-3 (Brown et al. 2020, table 2.1), LLaMA (Touvron et
+al. 2023), Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon), our own measurements in NOTES.md.
+"""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+class InputError(ValueError):
+    """A user's mistake: one or two lines that name the value and the fix; exit status 2 without a traceback."""
+
+
+@dataclass
+class GPTConfig:
+    """An architecture. The defaults are GPT-2 124M."""
+
+    n_layer: int = 12  # blocks
+    n_head: int = 12  # attention heads per block
+    n_embd: int = 768  # width of the residual stream, channels
+    block_size: int = 1024  # longest sequence the model is made for, tokens
+    vocab_size: int = 50257  # real vocabulary, ids; 0 takes it from the data's manifest
+    pad_vocab: int = 64  # the embedding has a multiple of this many rows (alignment); exports crop them
+    n_kv_head: int = 0  # key-value heads: 0 = n_head, fewer = grouped-query attention, 1 = multi-query
+    head_size: int = 0  # channels per head; 0 = n_embd / n_head
+    mlp: Literal["gelu", "relu2", "silu", "swiglu"] = "gelu"  # activation; swiglu is the gated one (LLaMA's)
+    mlp_hidden: int = 0  # hidden channels of the MLP; 0 = 4 n_embd, for swiglu 8/3 n_embd rounded to 32
+    norm: Literal["layernorm", "rmsnorm", "none"] = "layernorm"  # normalisation
+    norm_place: Literal["pre", "post"] = "pre"  # before each sub-layer, or after the residual sum (2017 style)
+    norm_eps: float = 1e-5  # added to the variance
+    position: Literal["learned", "rope", "none"] = "learned"  # how positions enter
+    rope_theta: float = 10000.0  # base of the rotary wavelengths
+    qk_norm: bool = False  # RMSNorm with a learned gain on queries and keys, before the rotation (Qwen3)
+    bias: bool = True  # biases in linear layers and LayerNorm
+    tied: bool = True  # output head = token embedding
+    zero_init: bool = False  # projections into the residual stream start at 0, else at 0.02 / sqrt(2 n_layer)
+    document_mask: bool = False  # tokens do not attend across end-of-text
+    end_of_text: int = 50256  # id of <|endoftext|>; taken from the manifest in training
+
+    def __post_init__(self):
+        if not self.head_size and self.n_embd % self.n_head:
+            raise InputError(f"--n_embd {self.n_embd} is not a multiple of --n_head {self.n_head}; or give --head_size")
+        if self.n_kv_head and self.n_head % self.n_kv_head:
+            raise InputError(f"--n_head {self.n_head} is not a multiple of --n_kv_head {self.n_kv_head}")
+        if self.position == "rope" and self.head_dim % 2:
+            raise InputError(f"rotary positions need an even head size, not {self.head_dim}; set --head_size")
+
+    @property
+    def head_dim(self) -> int:
+        """Channels per head."""
+        return self.head_size or self.n_embd // self.n_head
+
+    @property
+    def kv_heads(self) -> int:
+        """Key-value heads."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def hidden(self) -> int:
+        """Hidden channels of the MLP; SwiGLU's 8/3 keeps the parameter count of 4x without a gate."""
+        default = round(8 / 3 * self.n_embd / 32) * 32 if self.mlp == "swiglu" else 4 * self.n_embd
+        return self.mlp_hidden or default
+
+    @property
+    def padded_vocab(self) -> int:
+        """Rows of the embedding: 50257 -> 50304 at pad_vocab 64."""
+        return -(-self.vocab_size // self.pad_vocab) * self.pad_vocab
+
+
+@dataclass
+class Settings:
+    """A training run. `--preset` sets all values below, other flags override it."""
+
+    preset: str = "stories"  # stories, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    data: Path = DATA / "tokens" / "stories"  # folder with manifest.json and shards
+    out: Path = DATA / "runs" / "pretrain" / "stories"  # folder of the run: metrics, checkpoints, samples
+    export: Path | None = None  # write the final model here as a Hugging Face folder
+    choices: Path | None = None  # multiple-choice questions (HellaSwag's schema) to score, JSONL
+    resume: Literal["auto", "never"] = "auto"  # auto continues the run in --out; never refuses if there is one
+    model: Annotated[GPTConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=GPTConfig)
+
+    # length
+    max_steps: int = 19073  # optimizer steps; 0 with --minutes: until the time is over
+    minutes: float = 0.0  # stop after this much training time, minutes; the schedule then follows the clock; 0 = off
+
+    # batch
+    sequence: int = 0  # tokens per sequence; 0 = block_size
+    total_batch: int = 2**19  # tokens per optimizer step over all processes
+    micro_batch: int = 16  # sequences per forward pass of one process
+
+    # optimizer
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the blocks' matrices, AdamW for the rest
+    lr: float = 6e-4  # peak learning rate of AdamW
+    muon_lr: float = 0.02  # peak learning rate of Muon
+    weight_decay: float = 0.1  # decoupled, on tensors of two or more dimensions
+    beta1: float = 0.9  # AdamW: decay of the gradient mean
+    beta2: float = 0.95  # AdamW: decay of the squared-gradient mean
+    momentum: float = 0.95  # Muon: Nesterov momentum
+    clip: float = 1.0  # greatest gradient norm; 0 = no clipping
+    schedule: Literal["cosine", "linear", "wsd"] = "cosine"  # decay after warm-up; wsd holds, then falls linearly
+    warmup: float = 0.02  # share of the run with rising learning rate
+    decay: float = 0.4  # wsd: share of the run with falling learning rate
+    min_lr: float = 0.1  # learning rate at the end, as a share of the peak
+    z_loss: float = 0.0  # weight of the mean squared log-normaliser
+    skip_spikes: float = 0.0  # skip an update whose loss lies this many standard deviations above the last 100; 0 = off
+
+    # evaluation, checkpoints (a value 0 = only at the end)
+    eval_every: int = 250  # steps between validation losses
+    eval_tokens: int = 2**20  # validation tokens per evaluation, from the start of the split; 0 = all
+    choices_every: int = 1000  # steps between multiple-choice scores
+    choices_limit: int = 0  # questions per score; 0 = all
+    sample_every: int = 1000  # steps between samples
+    prompt: str = "Hello, I'm a language model,"  # of the samples
+    save_every: int = 1000  # steps between checkpoints
+    keep: int = 2  # latest checkpoints to keep, beside the best
+    log_every: int = 1  # steps between lines of metrics.jsonl
+
+    # machine
+    device: str = "auto"  # auto, cpu, cuda
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass; auto: bfloat16 if the hardware has it
+    compile: bool = True  # torch.compile the blocks (half a minute on a CPU, pays off above ~10M parameters)
+    fsdp: bool = False  # shard parameters, gradients and optimizer over the processes (FSDP2)
+    threads: int = 0  # CPU threads per process; 0 = cores / processes on this machine
+    timeout: int = 300  # seconds after which a process gives up waiting for the others
+    peak_tflops: float = 0.0  # device peak for MFU; 0 = table of devices, on a CPU a measured matmul
+    seed: int = 1  # of initial weights, data order and samples
+    debug: bool = False  # show tracebacks of input errors
+
+
+def _gpt2(n_layer: int, n_head: int, n_embd: int, lr: float, micro_batch: int) -> Settings:
+    # Shapes: GPT-2 table 2. Learning rates: GPT-3 table 2.1 at the same widths. 2^19 tokens is the 0.5M of that table;
+    # 19,073 steps = 10^10 tokens, one epoch of FineWeb-Edu's 10B sample; warm-up 375M tokens = 715 steps = 0.0375.
+    return Settings(model=GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd), lr=lr, micro_batch=micro_batch,
+                    warmup=0.0375, data=DATA / "tokens" / "fineweb-edu")
+
+
+PRESETS: dict[str, Settings] = {
+    "gpt2": _gpt2(12, 12, 768, 6e-4, 64),
+    "gpt2-medium": _gpt2(24, 16, 1024, 3e-4, 32),
+    "gpt2-large": _gpt2(36, 20, 1280, 2.5e-4, 16),
+    "gpt2-xl": _gpt2(48, 25, 1600, 2e-4, 8),
+    # The same budget with the modern block and Muon.
+    "llama-124m": Settings(
+        model=GPTConfig(mlp="swiglu", norm="rmsnorm", position="rope", qk_norm=True, bias=False, zero_init=True),
+        optimizer="muon", lr=3e-3, muon_lr=0.02, schedule="wsd", min_lr=0.0, z_loss=1e-4, micro_batch=64,
+        warmup=0.01, data=DATA / "tokens" / "fineweb-edu"),
+    # For two CPU cores and a few minutes: 2.6M parameters at vocabulary 4096.
+    "stories": Settings(
+        model=GPTConfig(n_layer=4, n_head=4, n_embd=192, block_size=256, vocab_size=0, mlp="swiglu", norm="rmsnorm",
+                        position="rope", qk_norm=True, bias=False, zero_init=True, end_of_text=0),
+        max_steps=1500, total_batch=4096, micro_batch=16, optimizer="muon", lr=2e-3, muon_lr=0.02, warmup=0.03,
+        min_lr=0.05, z_loss=1e-4, eval_every=100, eval_tokens=2**16, choices_every=500, choices_limit=200, sample_every=250,
+        save_every=250, compile=False, prompt="Once upon a time"),
+}
+for _name, _settings in PRESETS.items():
+    _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name
+
+
+def parse(description: str, argv: list[str] | None = None) -> Settings:
+    """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override."""
+    argv = sys.argv[1:] if argv is None else argv
+    name = "stories"
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--preset="):
+            name = word.removeprefix("--preset=")
+    if name not in PRESETS:
+        raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
+    return tyro.cli(Settings, default=dataclasses.replace(PRESETS[name]), args=argv, description=description,
+                    config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+
+
+def main_settings(description: str) -> Settings:
+    """Settings from the process's own command line; a mistake there ends it with status 2."""
+    try:
+        return parse(description)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
