@@ -1,0 +1,345 @@
+"""The file formats of a tokenizer, as text in and text out: Hugging Face's tokenizer.json, GPT-2's vocab.json +
+merges.txt, tiktoken's rank file, and minbpe's readable .vocab listing (which is for people: it is never read back).
+
+    >>> vocabulary = Vocabulary.build(byte_order("hf"), [(73, 74)], ["<|endoftext|>"])
+    >>> parse_tokenizer_json(tokenizer_json(vocabulary)) == vocabulary
+    True
+
+All but the listing hold ids, merges and bytes exactly. Every parser raises InputError that names the field at fault.
+"""
+
+import base64
+import binascii
+import json
+import unicodedata
+from collections.abc import Sequence
+from itertools import pairwise
+
+from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points  # noqa: F401  (doctest)
+
+# The splits that a file spells out. GPT-4's as Oniguruma (inside `tokenizers`) must read it: there `{1,3}+` is no
+# possessive quantifier but a repetition, so the possessive marks of OpenAI's version are left out; same pieces.
+GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT4_REGEX = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
+
+CHARACTERS = [chr(point) for point in mapped_code_points()]  # byte -> the character that stands for it
+BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
+
+
+def to_mapped(token: bytes) -> str:
+    """Bytes as GPT-2's files write them: b" hi" -> "Ġhi"."""
+    return "".join(CHARACTERS[byte] for byte in token)
+
+
+def from_mapped(text: str, field: str) -> bytes:
+    """Inverse of to_mapped; raises InputError for a character that stands for no byte."""
+    try:
+        return bytes([BYTES[character] for character in text])
+    except KeyError as error:
+        raise InputError(
+            f"{field}: {text!r} has {error.args[0]!r}, which stands for no byte (not a byte-level BPE file?)"
+        ) from None
+
+
+# ---- Hugging Face's tokenizer.json
+
+
+def tokenizer_json(vocabulary: Vocabulary) -> str:
+    """The whole tokenizer in one file, as `tokenizers` saves it (pretty): vocabulary, merges, specials and split."""
+    added = [
+        {"id": n, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+         "special": True}
+        for text, n in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
+    ]  # fmt: skip
+    spelled = spellings(vocabulary)
+    model = {
+        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+        "vocab": {text: n for n, text in enumerate(spelled)},
+        "merges": [[spelled[left], spelled[right]] for left, right in vocabulary.merges],
+    }  # fmt: skip
+    decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+    document = {
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "pre_tokenizer": pre_tokenizer(vocabulary.pattern), "post_processor": None, "decoder": decoder, "model": model,
+    }  # fmt: skip
+    return json.dumps(document, ensure_ascii=False, indent=2)
+
+
+def spellings(vocabulary: Vocabulary) -> list[str]:
+    """Key of each id in a `vocab`: mapped characters, or a special token's own text; InputError where two collide."""
+    specials = {n: text for text, n in vocabulary.special_tokens.items()}
+    spelled = [specials[n] if n in specials else to_mapped(t) for n, t in enumerate(vocabulary.token_bytes)]
+    if len(set(spelled)) < len(spelled):
+        ids = {text: n for n, text in enumerate(spelled) if n not in specials}
+        text, n = next((text, n) for n, text in specials.items() if text in ids)
+        raise InputError(
+            f"special token {text!r} (id {n}) is spelled like the ordinary token {ids[text]}: Hugging Face's and"
+            " GPT-2's files cannot tell them apart; choose a longer special token"
+        )
+    return spelled
+
+
+def pre_tokenizer(pattern: str) -> dict:
+    """Hugging Face's description of a split; their ByteLevel step has GPT-2's pattern built in."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pattern == "gpt2"}
+    if pattern in ("gpt2", "none"):
+        return byte_level
+    regex = GPT4_REGEX if pattern == "gpt4" else pattern
+    split = {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+    return {"type": "Sequence", "pretokenizers": [split, byte_level]}
+
+
+def parse_pre_tokenizer(step: dict) -> str:
+    """Inverse of pre_tokenizer; also reads the ways in which other tools write the same splits."""
+    steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
+    known = "known are ByteLevel, and one Split by a regular expression followed by ByteLevel"
+    if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
+        raise InputError("pre_tokenizer.pretokenizers: not a list of steps")
+    kinds = [s.get("type") for s in steps]
+    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
+        raise InputError(f"pre_tokenizer: {' + '.join(map(str, kinds))} is not supported; {known}")
+    if steps[-1].get("add_prefix_space"):
+        raise InputError("pre_tokenizer.add_prefix_space: true is not supported: text would not round-trip")
+    own_split = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"]:
+        return "gpt2" if own_split else "none"
+    pattern, behavior = steps[0].get("pattern"), (steps[0].get("behavior"), steps[0].get("invert"))
+    if own_split or not isinstance(pattern, dict) or not isinstance(pattern.get("Regex"), str):
+        raise InputError(f"pre_tokenizer: this Split is not supported; {known} with use_regex false")
+    name = NAMED_REGEXES.get(pattern["Regex"], pattern["Regex"])
+    if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
+        raise InputError(f"pre_tokenizer.behavior: {behavior[0]!r} is not supported, only 'Isolated'")
+    return name
+
+
+def parse_tokenizer_json(text: str) -> Vocabulary:
+    """Vocabulary of a Hugging Face file, theirs or ours.
+
+    Tokens that a post-processor adds (a leading <s>) are not added by us: ids are those of
+    `encode(text, add_special_tokens=False)`.
+    """
+    document = _json_object(text)
+    model = _field(document, "model", dict)
+    refused = {
+        "type": ("BPE",), "dropout": (None, 0), "continuing_subword_prefix": (None, ""),
+        "end_of_word_suffix": (None, ""), "byte_fallback": (None, False),
+    }  # fmt: skip
+    for name, accepted in refused.items():
+        if model.get(name) not in accepted:
+            raise InputError(f"model.{name}: {model.get(name)!r} is not supported: only byte-level BPE")
+    if document.get("normalizer") is not None:
+        raise InputError("normalizer: not supported: it changes the text, so decoding would not give it back")
+    pattern = parse_pre_tokenizer(_field(document, "pre_tokenizer", dict))
+    specials = {}
+    for n, token in enumerate(document.get("added_tokens") or []):
+        field = f"added_tokens[{n}]"
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise InputError(f"{field}.content: not a string")
+        if token["content"] in specials:
+            raise InputError(f"{field}.content: {token['content']!r} is there twice")
+        for flag in ("single_word", "lstrip", "rstrip"):
+            if token.get(flag):
+                raise InputError(f"{field}.{flag}: true is not supported")
+        specials[token["content"]] = _token_id(token.get("id"), f"{field}.id")
+    vocab = _field(model, "vocab", dict, "model.")
+    merges = _field(model, "merges", list, "model.")
+    vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges")
+    if model.get("ignore_merges"):
+        _check_reachable(vocabulary)
+    return vocabulary
+
+
+def _from_strings(
+    vocab: dict[str, int], merges: Sequence, specials: dict[str, int], pattern: str, vocab_field: str, merges_field: str
+) -> Vocabulary:
+    """Vocabulary of spelled tokens and merges; merges are "left right" or [left, right]."""
+    ids = {text: _token_id(n, f"{vocab_field}[{text!r}]") for text, n in vocab.items()}
+    for text, n in specials.items():
+        if ids.setdefault(text, n) != n:
+            raise InputError(f"added_tokens: {text!r} has id {n}, but {ids[text]} in {vocab_field}")
+    token_bytes: list[bytes | None] = [None] * len(ids)
+    for text, n in ids.items():
+        if n >= len(ids):
+            raise InputError(f"{vocab_field}: {text!r} has id {n}, but there are only {len(ids)} tokens (one missing?)")
+        if token_bytes[n] is not None:
+            raise InputError(f"{vocab_field}: id {n} is given to two tokens, {token_bytes[n]!r} and {text!r}")
+        in_utf8 = text.encode("utf-8", "surrogatepass")
+        token_bytes[n] = in_utf8 if text in specials else from_mapped(text, vocab_field)
+    pairs, merged_ids = [], []
+    for rank, merge in enumerate(merges):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+            raise InputError(f"{merges_field}[{rank}]: {merge!r} is not a pair of tokens")
+        for part in (*parts, "".join(parts)):
+            if part not in ids:
+                raise InputError(f"{merges_field}[{rank}]: {merge!r} needs {part!r}, missing in {vocab_field}")
+        pairs.append((ids[parts[0]], ids[parts[1]]))
+        merged_ids.append(ids["".join(parts)])
+    return Vocabulary(token_bytes, pairs, merged_ids, specials, pattern)
+
+
+def _check_reachable(vocabulary: Vocabulary) -> None:
+    """InputError unless merges lead to every token: only then is ignore_merges (tokens are taken whole) harmless."""
+    ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
+    special_ids = set(vocabulary.special_tokens.values())
+    for n, token in enumerate(vocabulary.token_bytes):
+        parts = [vocabulary.byte_ids[byte] for byte in token]
+        while len(parts) > 1 and n not in special_ids:
+            rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(pairwise(parts)))
+            if rank == len(ranks):
+                raise InputError(f"model.ignore_merges: true is not supported: no merges lead to token {n}, {token!r}")
+            parts[i : i + 2] = [vocabulary.merged_ids[rank]]
+
+
+# ---- GPT-2's vocab.json + merges.txt
+
+
+def vocab_json(vocabulary: Vocabulary) -> str:
+    """The ids, as `tokenizers` and OpenAI's encoder.json write them: one object, mapped token to id."""
+    ids = {text: n for n, text in enumerate(spellings(vocabulary))}
+    return json.dumps(ids, ensure_ascii=False, separators=(",", ":"))
+
+
+def merges_txt(vocabulary: Vocabulary) -> str:
+    """The merges in order, one `left right` a line, after a version line."""
+    spelled = spellings(vocabulary)
+    return "#version: 0.2\n" + "".join(f"{spelled[left]} {spelled[right]}\n" for left, right in vocabulary.merges)
+
+
+def parse_vocab_merges(vocab_text: str, merges_text: str, pattern: str = "gpt2") -> Vocabulary:
+    """Vocabulary of GPT-2's pair of files, which say neither the split nor which tokens are special.
+
+    Special is what no merge makes and is no single byte: of GPT-2's own, `<|endoftext|>` alone.
+    """
+    vocab = _json_object(vocab_text)
+    lines = merges_text.split("\n")  # not splitlines(): U+0085 is a mapped byte, not a line end
+    merges = [line for line in lines[lines[0].startswith("#version") :] if line]
+    made = {"".join(merge.split(" ")) for merge in merges}
+    specials = {text: n for text, n in vocab.items() if text not in made and not (len(text) == 1 and text in BYTES)}
+    return _from_strings(vocab, merges, specials, pattern, "vocab.json", "merges.txt")
+
+
+# ---- tiktoken's rank file
+
+
+def rank_file(vocabulary: Vocabulary) -> str:
+    """Lines `base64(token) id`, specials left out, as tiktoken.load.load_tiktoken_bpe reads them.
+
+    tiktoken joins the pair whose result has the smallest id: InputError where ids are not in the order of the merges.
+    """
+    if vocabulary.merged_ids != sorted(vocabulary.merged_ids):
+        raise InputError("a tiktoken rank file needs ids in the order of the merges; this tokenizer's are not")
+    special_ids = set(vocabulary.special_tokens.values())
+    tokens = [(n, token) for n, token in enumerate(vocabulary.token_bytes) if n not in special_ids]
+    return "".join(f"{base64.b64encode(token).decode()} {n}\n" for n, token in tokens)
+
+
+def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ()) -> Vocabulary:
+    """Vocabulary of a rank file. It holds neither split nor specials: these take the ids left free, in order.
+
+    tiktoken joins any two neighbours whose joined bytes are a token. So every way of cutting a token into two others
+    becomes a merge, in the order of the tokens: the ids are tiktoken's on any text, not only those of training.
+    """
+    ids: dict[bytes, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.split()
+        try:
+            encoded, rank = fields
+            token = base64.b64decode(encoded, validate=True)
+        except (ValueError, binascii.Error):
+            raise InputError(f"line {number}: {line[:60]!r} is not `base64 rank`") from None
+        if token in ids:
+            raise InputError(f"line {number}: {token!r} is there twice")
+        ids[token] = _token_id(int(rank) if rank.isdecimal() else rank, f"line {number}: rank")
+    size = len(ids) + len(special_tokens)
+    token_bytes: list[bytes | None] = [None] * size
+    for token, n in ids.items():
+        if n >= size:
+            raise InputError(
+                f"rank {n}, {token!r}: there are only {size} tokens: a line is missing, or --special_tokens must name"
+                " the tokens of the free ids, which a rank file leaves out"
+            )
+        if token_bytes[n] is not None:
+            raise InputError(f"rank {n}: given to two tokens, {token_bytes[n]!r} and {token!r}")
+        token_bytes[n] = token
+    free = [n for n in range(size) if token_bytes[n] is None]
+    specials = dict(zip(special_tokens, free, strict=True))
+    for name, n in specials.items():
+        token_bytes[n] = name.encode()
+    merges, merged_ids = [], []
+    for token, n in sorted(ids.items(), key=lambda item: item[1]):
+        cuts = [i for i in range(1, len(token)) if token[:i] in ids and token[i:] in ids]
+        splits = [(ids[token[:i]], ids[token[i:]]) for i in cuts]
+        if len(token) > 1 and not splits:
+            raise InputError(f"rank {n}, {token!r}: no two other tokens make it")
+        merges += sorted(splits)
+        merged_ids += [n] * len(splits)
+    return Vocabulary(token_bytes, merges, merged_ids, specials, pattern)
+
+
+# ---- the listing for people
+
+
+def listing(vocabulary: Vocabulary) -> str:
+    """One line a token, as in minbpe's .vocab: `[in][g] -> [ing] 278`, leaves `[a] 65`; the invisible is escaped."""
+    shown = [visible(token) for token in vocabulary.token_bytes]
+    parts = {}
+    for pair, n in zip(vocabulary.merges, vocabulary.merged_ids, strict=True):
+        parts.setdefault(n, pair)
+    lines = []
+    for n, text in enumerate(shown):
+        made_of = f"[{shown[parts[n][0]]}][{shown[parts[n][1]]}] -> " if n in parts else ""
+        lines.append(f"{made_of}[{text}] {n}\n")
+    return "".join(lines)
+
+
+def visible(token: bytes) -> str:
+    r"""A token on one line: control and unassigned characters as \u000a, bytes that are no UTF-8 as \xe5."""
+    text = token.decode("utf-8", "backslashreplace")
+    hidden = ("C", "Zl", "Zp")  # control, format, private, unassigned; line and paragraph separators
+    return "".join(f"\\u{ord(c):04x}" if unicodedata.category(c).startswith(hidden) else c for c in text)
+
+
+# ---- checks
+
+
+def _json_object(text: str) -> dict:
+    """A JSON object without repeated keys; InputError with the place where it breaks off."""
+
+    def unique(pairs: list[tuple[str, object]]) -> dict:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            keys = [key for key, _ in pairs]
+            repeated = next(key for n, key in enumerate(keys) if key in keys[:n])
+            raise InputError(f"the key {repeated!r} is there twice")
+        return result
+
+    try:
+        document = json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(f"{place}: not JSON ({error.msg}); is the file cut off?") from None
+    except RecursionError:
+        raise InputError("not a tokenizer: JSON nested too deeply") from None
+    if not isinstance(document, dict):
+        raise InputError(f"not a JSON object but a {type(document).__name__}")
+    return document
+
+
+def _field(document: dict, name: str, kind: type, prefix: str = ""):
+    """document[name], or InputError where it is missing or of another type."""
+    if not isinstance(document.get(name), kind):
+        problem = "missing" if name not in document else f"a {type(document[name]).__name__}, not a {kind.__name__}"
+        raise InputError(f"{prefix}{name}: {problem}")
+    return document[name]
+
+
+def _token_id(n: object, field: str) -> int:
+    if not isinstance(n, int) or isinstance(n, bool) or n < 0:
+        raise InputError(f"{field}: {n!r} is not an id")
+    return n

@@ -1,0 +1,158 @@
+"""A tokenizer on disk: one folder with every format, replaced as a whole, and anything that others wrote, read.
+
+The folder data/tokenizer/NAME/ holds
+    tokenizer.json          everything, in Hugging Face's format: the one that is read back
+    tokenizer_config.json   so that transformers.AutoTokenizer loads the folder
+    vocab.json, merges.txt  GPT-2's format
+    ranks.tiktoken          tiktoken's
+    NAME.vocab              for people
+"""
+
+import ctypes
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import formats
+from gpt2_files import gpt2_paths
+from vocabulary import InputError, Vocabulary
+
+NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
+END_OF_TEXT = "<|endoftext|>"
+
+
+def load(source: str | Path, pattern: str | None = None, special_tokens: Sequence[str] = ()) -> Vocabulary:
+    """Vocabulary from "gpt2" (by name, no network), a folder, tokenizer.json, vocab.json, merges.txt or a rank file.
+
+    `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's) and rank files (the split,
+    the special tokens) do not hold. Raises InputError that names file and field.
+    """
+    path = Path(source)
+    if path.is_dir():
+        names = ("tokenizer.json", "vocab.json", "encoder.json")
+        path = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    elif str(source) == "gpt2":
+        return _parsed(*gpt2_paths(), pattern or "gpt2")
+    if not path.is_file():
+        raise InputError(f"{path}: no such tokenizer; give a folder, a tokenizer.json, vocab.json, rank file or gpt2")
+    if path.name.endswith(("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")):
+        return _parsed(*_vocab_and_merges(path), pattern or "gpt2")
+    text = _read(path)
+    try:
+        if text.lstrip().startswith("{"):
+            return formats.parse_tokenizer_json(text)
+        if path.suffix == ".vocab":
+            raise InputError("a .vocab listing is for reading; load the tokenizer.json beside it")
+        if pattern is None:
+            raise InputError("a rank file does not say how text is split: give --pattern gpt2, gpt4, none or a REGEX")
+        return formats.parse_rank_file(text, pattern, special_tokens)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _vocab_and_merges(path: Path) -> tuple[Path, Path]:
+    """The two files of GPT-2's format, given either, under OpenAI's or Hugging Face's names."""
+    names = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+    for vocab, merges in names.items():
+        for ending in (vocab, merges):
+            if path.name.endswith(ending):
+                prefix = path.name.removesuffix(ending)
+                pair = path.with_name(prefix + vocab), path.with_name(prefix + merges)
+                missing = [str(p) for p in pair if not p.is_file()]
+                if missing:
+                    raise InputError(f"{missing[0]}: missing; it belongs with {path.name}")
+                return pair
+    raise AssertionError(path)
+
+
+def _parsed(vocab_path: Path, merges_path: Path, pattern: str) -> Vocabulary:
+    try:
+        return formats.parse_vocab_merges(_read(vocab_path), _read(merges_path), pattern)
+    except InputError as error:
+        raise InputError(f"{vocab_path} + {merges_path.name}: {error}") from None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: byte {error.start} is not UTF-8: no tokenizer file, or a damaged one") from None
+
+
+def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
+    """Text of each file of the folder, by file name. The same vocabulary gives the same bytes."""
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    if END_OF_TEXT in vocabulary.special_tokens:
+        config |= {"bos_token": END_OF_TEXT, "eos_token": END_OF_TEXT}
+    contents = {
+        "tokenizer.json": formats.tokenizer_json(vocabulary),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        "vocab.json": formats.vocab_json(vocabulary),
+        "merges.txt": formats.merges_txt(vocabulary),
+        f"{name}.vocab": formats.listing(vocabulary),
+    }
+    if vocabulary.merged_ids == sorted(vocabulary.merged_ids):  # else tiktoken could not give the same ids
+        contents["ranks.tiktoken"] = formats.rank_file(vocabulary)
+    return contents
+
+
+def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
+    """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix.
+
+    All files are written and fsynced in a folder beside, which then changes places with the old one in one system
+    call. Whatever else the user keeps in the folder stays there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; --out needs a folder")
+    folder = folder.resolve()
+    contents = files(vocabulary, folder.name)
+    beside = folder.parent / f".{folder.name}.tmp"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if beside.exists():
+        _bring_back(beside, folder)
+    beside.mkdir()
+    try:
+        for name, text in contents.items():
+            with open(beside / name, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        _fsync(beside)
+        if not folder.exists():
+            os.rename(beside, folder)
+        elif not _exchange(beside, folder):  # no such call here: one by one, the complete tokenizer.json last
+            for name in reversed(contents):
+                os.replace(beside / name, folder / name)
+        _fsync(folder.parent)
+    finally:
+        if beside.exists():
+            _bring_back(beside, folder)
+    return list(contents)
+
+
+def _bring_back(beside: Path, folder: Path) -> None:
+    """Move what is not part of a tokenizer from the replaced folder into the new one, and remove the rest."""
+    for entry in beside.iterdir() if folder.is_dir() else ():
+        if entry.name not in NAMES and entry.suffix != ".vocab" and not (folder / entry.name).exists():
+            os.rename(entry, folder / entry.name)
+    shutil.rmtree(beside)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Let two paths change places, atomically; False where the system or the file system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # man 2 renameat2; glibc >= 2.28
+    at_cwd, exchange = -100, 2
+    return renameat2 is not None and renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
