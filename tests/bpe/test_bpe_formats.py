@@ -1,0 +1,297 @@
+"""Tokenizer files against the tools that own the formats: `tokenizers`, `transformers`, `tiktoken`."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import formats
+import pytest
+import tiktoken
+import tokenizer_folder
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from vocabulary import InputError, Vocabulary
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "bpe/sample/text.txt").read_text(encoding="utf-8")
+PROBES = [
+    TEXT[:3000],
+    TEXT[-3000:],
+    "  two  spaces\t\ttabs\r\n\r\nCRLF don't WE'LL I'd 1234567 3.14 naïve Ⅷ ½ ſ İ 🙂👩‍👩‍👧 עברית ",
+    "\u00a0\u2028\ufeff\x00\x1c\x85 \ue000\u0378 \u202eabc\u3000\u3000x",
+    "def f(x):\n        return x  # 中文 注释\n",
+    "aaaaaaa aaaa aaaaaaaaaaaa",
+    "",
+]
+REGEX = r"\p{Han}|\p{N}{1,2}|[^\p{Han}\p{N}]+"
+
+
+def hugging_face(pattern: str = "gpt2", specials=("<|endoftext|>",), size: int = 700) -> tokenizers.Tokenizer:
+    """A tokenizer trained by `tokenizers` itself."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern == "gpt2")
+    regex = {"gpt2": None, "none": None, "gpt4": formats.GPT4_REGEX}.get(pattern, pattern)
+    split = regex and pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level]) if split else byte_level
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXT.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def small() -> Vocabulary:
+    return formats.parse_tokenizer_json(hugging_face().to_str())
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "none", REGEX])
+def test_tokenizer_json_is_byte_for_byte_what_hugging_face_saves(pattern):
+    theirs = hugging_face(pattern, ["<|endoftext|>", "<|a b|>", "[.*+?]"])
+    vocabulary = formats.parse_tokenizer_json(theirs.to_str())
+    assert vocabulary.pattern == pattern
+    assert vocabulary.special_tokens == {"<|endoftext|>": 0, "<|a b|>": 1, "[.*+?]": 2}
+    assert formats.tokenizer_json(vocabulary) == theirs.to_str(pretty=True)
+
+
+def test_files_read_back_equal_and_saved_again_byte_for_byte(small, tmp_path):
+    names = tokenizer_folder.save(small, tmp_path / "one")
+    again = tokenizer_folder.load(tmp_path / "one")
+    assert again == small
+    assert tokenizer_folder.load(tmp_path / "one/vocab.json") == small
+    assert tokenizer_folder.load(tmp_path / "one/merges.txt") == small
+    (tmp_path / "other").mkdir()
+    tokenizer_folder.save(again, tmp_path / "other/one")
+    for name in names:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other/one" / name).read_bytes(), name
+
+
+def test_vocab_and_merges_are_what_hugging_face_saves(small, tmp_path):
+    hugging_face().model.save(str(tmp_path))
+    assert formats.vocab_json(small) == (tmp_path / "vocab.json").read_text(encoding="utf-8")
+    assert formats.merges_txt(small) == (tmp_path / "merges.txt").read_text(encoding="utf-8")
+
+
+def test_auto_tokenizer_gives_the_ids_of_tokenizers(small, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokenizer_folder.save(small, tmp_path / "one")
+    auto = transformers.AutoTokenizer.from_pretrained(tmp_path / "one")
+    theirs = hugging_face()
+    assert auto.eos_token == "<|endoftext|>" and auto.eos_token_id == 0
+    for text in PROBES:
+        ids = theirs.encode(text).ids
+        assert auto.encode(text) == ids
+        assert auto.decode(ids) == text
+
+
+def test_gpt2_by_name_equals_openai_s_files():
+    gpt2 = tokenizer_folder.load("gpt2")
+    assert len(gpt2) == 50257 and len(gpt2.merges) == 50000
+    assert gpt2.special_tokens == {"<|endoftext|>": 50256} and gpt2.pattern == "gpt2"
+    assert gpt2.token_bytes[15496] == b"Hello" and gpt2.token_bytes[995] == b" world"
+    data = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared/data"))
+    if not data.is_dir():
+        pytest.skip("SHARED_DATA is absent: no second copy of GPT-2's files to compare with")
+    assert formats.merges_txt(gpt2) == (data / "gpt2_merges.txt").read_text(encoding="utf-8")
+    assert json.loads(formats.vocab_json(gpt2)) == json.loads((data / "gpt2_vocab.json").read_text())
+
+
+def test_rank_file_is_read_by_tiktoken(small, tmp_path):
+    path = tmp_path / "ranks.tiktoken"
+    path.write_text(formats.rank_file(small))
+    ranks = {}
+    for line in path.read_text().splitlines():
+        token, rank = line.split()
+        ranks[base64.b64decode(token)] = int(rank)
+    encoding = tiktoken.Encoding("ours", pat_str=formats.GPT2_REGEX, mergeable_ranks=ranks, special_tokens={})
+    theirs = hugging_face()
+    for text in PROBES:
+        assert encoding.encode_ordinary(text) == theirs.encode(text).ids
+    loaded = tokenizer_folder.load(path, "gpt2", ["<|endoftext|>"])
+    assert loaded.token_bytes == small.token_bytes and loaded.special_tokens == small.special_tokens
+    assert set(small.merges) <= set(loaded.merges)
+
+
+def test_rank_file_without_split_or_specials_says_what_is_missing(small, tmp_path):
+    path = tmp_path / "ranks.tiktoken"
+    path.write_text(formats.rank_file(small))
+    with pytest.raises(InputError, match="--pattern"):
+        tokenizer_folder.load(path)
+    with pytest.raises(InputError, match="--special_tokens"):
+        tokenizer_folder.load(path, "gpt2")
+
+
+def test_merges_as_strings_and_the_splits_of_other_tools(small):
+    document = json.loads(formats.tokenizer_json(small))
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    document["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [
+            {"type": "Split", "pattern": {"Regex": formats.GPT4_REGEX}, "behavior": "Removed", "invert": True},
+            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+        ],
+    }
+    vocabulary = formats.parse_tokenizer_json(json.dumps(document))
+    assert vocabulary.merges == small.merges and vocabulary.pattern == "gpt4"
+
+
+def test_listing_shows_merges_and_escapes_what_is_invisible():
+    vocabulary = Vocabulary.build(range(256), [(104, 105), (10, 10), (0xE5, 0xA4), (257 + 0, 32)], ["<|x|>"])
+    lines = formats.listing(Vocabulary.build(range(256), [(104, 105), (10, 10), (229, 164)])).split("\n")
+    assert lines[65] == "[A] 65" and lines[0] == r"[\u0000] 0" and lines[0xE5] == r"[\xe5] 229"
+    assert lines[256:259] == ["[h][i] -> [hi] 256", r"[\u000a][\u000a] -> [\u000a\u000a] 257",
+                              r"[\xe5][\xa4] -> [\xe5\xa4] 258"]  # fmt: skip
+    assert formats.listing(vocabulary).startswith("[<|x|>] 0\n")
+    assert formats.visible("a\u2028\ufeff\u202e\ue000".encode()) == r"a\u2028\ufeff\u202e\ue000"
+
+
+def damaged(document: dict, path: str, change) -> str:
+    """tokenizer.json with one field changed; `path` like model.vocab."""
+    copy = json.loads(json.dumps(document))
+    *parents, last = path.split(".")
+    place = copy
+    for name in parents:
+        place = place[name]
+    place[last] = change(place[last])
+    return json.dumps(copy)
+
+
+DAMAGE = {
+    "model type": ("model.type", lambda _: "WordPiece", r"model\.type: 'WordPiece'"),
+    "byte fallback": ("model.byte_fallback", lambda _: True, r"model\.byte_fallback"),
+    "normalizer": ("normalizer", lambda _: {"type": "NFC"}, "normalizer"),
+    "no vocab": ("model.vocab", lambda _: None, r"model\.vocab"),
+    "missing byte": ("model.vocab", lambda v: {k: n for k, n in v.items() if k != "A"}, r"model\.vocab"),
+    "byte renamed": ("model.vocab", lambda v: {{"\u00ff": "\u00ff!"}.get(k, k): n for k, n in v.items()}, "byte 0xff"),
+    "duplicate id": ("model.vocab", lambda v: v | {"A": v["B"]}, r"model\.vocab: id \d+ is given to two"),
+    "id as text": ("model.vocab", lambda v: v | {"A": "7"}, r"model\.vocab\['A'\]: '7' is not an id"),
+    "negative id": ("model.vocab", lambda v: v | {"A": -1}, r"model\.vocab\['A'\]: -1"),
+    "huge id": ("model.vocab", lambda v: v | {"A": 10**15}, r"model\.vocab: 'A' has id 1000000000000000"),
+    "not in the alphabet": ("model.vocab", lambda v: {{"A": "中"}.get(k, k): n for k, n in v.items()}, "中"),
+    "merge of unknown tokens": ("model.merges", lambda m: [["A", "qqq"], *m], r"model\.merges\[0\].*'qqq'"),
+    "merge into nothing": ("model.merges", lambda m: [*m, ["A", "\u0120"]], r"model\.merges\[\d+\].*'AĠ'"),
+    "merge of three": ("model.merges", lambda m: [["A", "B", "C"], *m], r"model\.merges\[0\]"),
+    "merge as a number": ("model.merges", lambda m: [*m, 3], r"model\.merges\[\d+\]: 3"),
+    "merge twice": ("model.merges", lambda m: [*m, m[0]], "merges: .* is merged twice"),
+    "special id taken": ("added_tokens", lambda a: [a[0] | {"id": 5}], "added_tokens: .* has id 5, but 0"),
+    "special without text": ("added_tokens", lambda a: [{"id": 0}], r"added_tokens\[0\]\.content"),
+    "special that strips": ("added_tokens", lambda a: [a[0] | {"lstrip": True}], r"added_tokens\[0\]\.lstrip"),
+    "other splitter": ("pre_tokenizer", lambda _: {"type": "Whitespace"}, "pre_tokenizer: Whitespace"),
+    "prefix space": ("pre_tokenizer", lambda p: p | {"add_prefix_space": True}, r"pre_tokenizer\.add_prefix_space"),
+    "no splitter": ("pre_tokenizer", lambda _: None, "pre_tokenizer"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_tokenizer_json_is_refused_and_the_field_named(case, small, tmp_path):
+    path, change, message = DAMAGE[case]
+    file = tmp_path / "tokenizer.json"
+    file.write_text(damaged(json.loads(formats.tokenizer_json(small)), path, change))
+    with pytest.raises(InputError, match=message) as error:
+        tokenizer_folder.load(file)
+    assert str(file) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_cut_repeated_or_binary_json_is_refused(small, tmp_path):
+    text = formats.tokenizer_json(small)
+    file = tmp_path / "tokenizer.json"
+    for cut in (1, 100, len(text) // 2, len(text) - 2):
+        file.write_text(text[:cut], encoding="utf-8")
+        with pytest.raises(InputError, match=r"line \d+, column \d+: not JSON"):
+            tokenizer_folder.load(file)
+    file.write_text(text.replace('"B": 34', '"B": 34, "B": 34', 1), encoding="utf-8")
+    with pytest.raises(InputError, match="'B' is there twice"):
+        tokenizer_folder.load(file)
+    file.write_bytes(b"{\xff\xfe")
+    with pytest.raises(InputError, match="byte 1 is not UTF-8"):
+        tokenizer_folder.load(file)
+    file.write_text('{"a":' * 100_000)
+    with pytest.raises(InputError, match="not"):
+        tokenizer_folder.load(file)
+
+
+def test_damaged_gpt2_files_and_rank_files_are_refused(small, tmp_path):
+    (tmp_path / "vocab.json").write_text(formats.vocab_json(small), encoding="utf-8")
+    with pytest.raises(InputError, match=r"merges\.txt: missing"):
+        tokenizer_folder.load(tmp_path / "vocab.json")
+    (tmp_path / "merges.txt").write_text(formats.merges_txt(small) + "one two three\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"merges\.txt\[\d+\]: 'one two three'"):
+        tokenizer_folder.load(tmp_path)
+    lines = formats.rank_file(small).splitlines()
+    for broken, message in {
+        "not base64": ([*lines[:5], "!!! 6", *lines[5:]], "line 6"),
+        "no rank": ([*lines[:5], "QQ==", *lines[5:]], "line 6"),
+        "token twice": ([*lines, lines[3]], f"line {len(lines) + 1}"),
+        "line missing": (lines[:40] + lines[41:], "a line is missing"),
+    }.values():
+        (tmp_path / "r.tiktoken").write_text("\n".join(broken))
+        with pytest.raises(InputError, match=message):
+            tokenizer_folder.load(tmp_path / "r.tiktoken", "gpt2", ["<|endoftext|>"])
+
+
+def test_special_token_spelled_like_an_ordinary_one_is_refused_by_the_files_that_cannot_hold_it():
+    vocabulary = Vocabulary.build(range(256), [(105, 106)], ["hi"])
+    assert vocabulary.token_bytes[257] == b"hi"
+    with pytest.raises(InputError, match=r"'hi'.*choose a longer"):
+        formats.tokenizer_json(vocabulary)
+
+
+WRITER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import tokenizer_folder
+from pathlib import Path
+from vocabulary import Vocabulary
+one = Vocabulary.build(range(256), [(97, 98)])
+two = Vocabulary.build(range(256), [(99, 100), (256, 101)])
+print("ready", flush=True)
+while True:
+    tokenizer_folder.save(one, Path(sys.argv[2]))
+    tokenizer_folder.save(two, Path(sys.argv[2]))
+"""
+
+
+def test_kill_while_saving_leaves_one_whole_tokenizer_and_the_user_s_own_files(tmp_path):
+    folder = tmp_path / "a name with spaces"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    for n in range(25):
+        command = [sys.executable, "-c", WRITER, str(ROOT / "bpe"), str(folder)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(0.002 * n + 0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if not (folder / "tokenizer.json").exists():
+            continue  # killed before the first save was done
+        from_json = tokenizer_folder.load(folder)
+        from_pair = tokenizer_folder.load(folder / "vocab.json", pattern="gpt2")
+        assert from_json == from_pair and len(from_json) in (257, 258)
+        ranks = (folder / "ranks.tiktoken").read_text().splitlines()
+        assert len(ranks) == len(from_json)
+    tokenizer_folder.save(from_json, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+
+def test_full_disk_or_read_only_parent_leaves_the_old_tokenizer(small, tmp_path, monkeypatch):
+    tokenizer_folder.save(small, tmp_path / "t")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()}
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        tokenizer_folder.save(Vocabulary.build(range(256), []), tmp_path / "t")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+    shutil.rmtree(tmp_path / "t")
