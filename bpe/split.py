@@ -1,0 +1,184 @@
+r"""Cutting text: at special tokens first, then into the pieces that merges never cross.
+
+A pattern is "gpt2", "gpt4" (cl100k), "none" (the text between two special tokens is one piece) or any regular
+expression. Everything here works on bytes, through `regex`; `scanner.py` does the two named patterns about a
+hundred times faster and is tested against this file.
+
+    >>> split_pieces(b"Hello world's  end", "gpt2")
+    [b'Hello', b' world', b"'s", b' ', b' end']
+    >>> split_specials(b"a<|end|>b", ["<|end|>"])
+    [(0, 1, None), (1, 8, '<|end|>'), (8, 9, None)]
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import regex
+from vocabulary import InputError
+
+# Both as tiktoken 0.14 states them, `$` being the very end of the text.
+PATTERN_OF = {
+    "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s",
+    "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+}
+SECONDS_PER_MEGABYTE = 20  # what `regex` may take, besides 5 s at the least; the named patterns take about 0.4
+ASCII_SPACES = b"\t\n\v\f\r "
+
+
+def to_bytes(text: str | bytes) -> bytes:
+    """UTF-8 of a str. Lone surrogates become the three bytes of their code point, so that none is lost."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+
+
+@lru_cache(maxsize=64)
+def compile_pattern(pattern: str) -> regex.Pattern | None:
+    """Compiled pattern, None for "none". Raises InputError if it is not a regular expression."""
+    if pattern == "none":
+        return None
+    if not isinstance(pattern, str) or not pattern:
+        raise InputError(f"pattern: {pattern!r} is neither gpt2, gpt4, none nor a regular expression")
+    try:
+        return regex.compile(PATTERN_OF.get(pattern, pattern))
+    except regex.error as error:
+        raise InputError(f"pattern: {pattern!r} is not a regular expression: {error}") from None
+
+
+def piece_ends(data: bytes, pattern: str) -> list[int]:
+    """Byte offset at which each piece of `data` ends. Text that the pattern skips makes pieces of its own.
+
+    Bytes that are not UTF-8 count as characters that are neither letter, digit nor space, one for each byte.
+    Raises InputError if the pattern takes too long (catastrophic backtracking).
+    """
+    compiled = compile_pattern(pattern)
+    if compiled is None:
+        return [len(data)] if data else []
+    text = data.decode("utf-8", "surrogateescape")
+    seconds = 5 + SECONDS_PER_MEGABYTE * len(data) / 1e6
+    ends, at = [], 0  # in characters
+    try:
+        for match in compiled.finditer(text, timeout=seconds):
+            start, end = match.span()
+            if end > start:
+                if start > at:
+                    ends.append(start)
+                ends.append(end)
+                at = end
+    except TimeoutError:
+        raise InputError(
+            f"pattern: {pattern!r} did not finish within {seconds:.0f} s on {len(data):,} bytes; "
+            "it probably backtracks without end: make its repetitions possessive (`++`)"
+        ) from None
+    if at < len(text):
+        ends.append(len(text))
+    if len(text) == len(data):
+        return ends
+    starts = [0, *ends[:-1]]
+    sizes = [len(text[a:b].encode("utf-8", "surrogateescape")) for a, b in zip(starts, ends, strict=True)]
+    return np.cumsum(sizes).tolist()
+
+
+def split_pieces(data: bytes, pattern: str) -> list[bytes]:
+    """Pieces of `data`, which join to it again."""
+    ends = piece_ends(data, pattern)
+    return [data[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def split_specials(data: bytes | bytearray, specials: Iterable[str]) -> list[tuple[int, int, str | None]]:
+    """(start, end, special token or None) over all of `data`: leftmost first, the longest where two begin.
+
+    `bytes.find` for each token, which runs at memory speed, keeps the next place of each.
+    """
+    tokens = sorted(((to_bytes(text), text) for text in specials), key=lambda item: -len(item[0]))
+    next_at = {token: data.find(token) for token, _ in tokens}
+    parts: list[tuple[int, int, str | None]] = []
+    at = 0
+    while True:
+        found = [(next_at[token], -len(token), token, text) for token, text in tokens if next_at[token] >= 0]
+        if not found:
+            break
+        start, _, token, text = min(found)
+        if start > at:
+            parts.append((at, start, None))
+        at = start + len(token)
+        parts.append((start, at, text))
+        for other, place in next_at.items():
+            if 0 <= place < at:
+                next_at[other] = data.find(other, at)
+    if at < len(data):
+        parts.append((at, len(data), None))
+    return parts
+
+
+class Cutter:
+    """Finds places where text may be cut so that both sides split exactly as the whole would.
+
+    gpt2: before a space character that follows another character, since no piece crosses that place and no
+    look-ahead reaches over it. gpt4: the same except before a line break, which punctuation takes along; and after
+    a line break that something other than a space follows. Other patterns: beside a special token only.
+    """
+
+    def __init__(self, pattern: str, specials: Iterable[str] = ()):
+        self.pattern = pattern
+        self.tokens = [to_bytes(text) for text in specials]
+        self.reach = max(map(len, self.tokens), default=1)  # bytes that decide whether a token lies across a cut
+
+    def cuts(self, data: bytes | bytearray, low: int, high: int, last: bool = False) -> Iterator[int]:
+        """Safe places p, low <= p <= high, in order (or from the last back). Reads `reach` + 4 bytes around p."""
+        if self.pattern in PATTERN_OF:
+            candidates = self._at_spaces(data, low, high)
+        else:
+            candidates = self._at_specials(data, low, high)
+        if last:
+            candidates.reverse()
+        return (p for p in candidates if self._stands(data, p))
+
+    def last_cut(self, data: bytes | bytearray, size: int) -> int:
+        """The last safe place within data[:size] that what follows cannot change; 0 if there is none."""
+        high = size - self.reach
+        step = 256
+        while high > 0:
+            low = max(1, high - step)
+            for p in self.cuts(data, low, high, last=True):
+                return p
+            high, step = low - 1, step * 8
+        return 0
+
+    def _at_spaces(self, data, low, high) -> list[int]:
+        low = max(low, 1)
+        window = np.frombuffer(data, np.uint8, max(high + 1 - (low - 1), 0), low - 1) if high >= low else []
+        if len(window) < 2:
+            return []
+        space = np.isin(window, np.frombuffer(ASCII_SPACES, np.uint8))
+        line_break = (window == 10) | (window == 13)
+        before, after = slice(None, -1), slice(1, None)
+        good = space[after] & ~space[before]
+        if self.pattern == "gpt4":
+            # a byte >= 0x80 may begin a space of Unicode: only ASCII is certain here
+            good &= ~line_break[after]
+            good |= line_break[before] & ~space[after] & (window[after] < 0x80)
+        return [low + int(p) for p in np.flatnonzero(good) if self._after_a_character(data, low + int(p))]
+
+    @staticmethod
+    def _after_a_character(data, p: int) -> bool:
+        """Whether the character before p is one that settles: not a Unicode space, or else an ASCII line break."""
+        if data[p - 1] < 0x80:
+            return True
+        character = bytes(data[max(0, p - 4) : p]).decode("utf-8", "ignore")[-1:]
+        return bool(character) and not character.isspace()
+
+    def _at_specials(self, data, low, high) -> list[int]:
+        """Ends of special tokens that no other token overlaps at their start."""
+        places = set()
+        for token in self.tokens:
+            at = data.find(token, max(0, low - len(token)), high)
+            while at >= 0:
+                if low <= at + len(token) <= high and self._stands(data, at):
+                    places.add(at + len(token))
+                at = data.find(token, at + 1, high)
+        return sorted(places)
+
+    def _stands(self, data, p: int) -> bool:
+        """Whether no special token lies across p."""
+        return not any(token in data[max(0, p - len(token) + 1) : p + len(token) - 1] for token in self.tokens)
