@@ -1,0 +1,150 @@
+"""The offline data set: short children's stories in English and Chinese, made from a grammar of story shapes.
+
+    python data/prepare.py stories                 # 24 MB of text, instructions and choices under data/
+    python data/prepare.py stories --mb 1          # the same in a second
+    python data/stories.py --count 3               # print a few stories and write nothing
+
+Everything comes from one seed through random.random() only, and no order depends on hashing, so the same seed gives the
+same bytes on every platform and Python version. A story belongs to validation by the CRC-32 of its content key (shape,
+main character, main thing): the two parts never share one, let alone a story.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import story_choices
+from story_grammar import Random, Shape, Story, choose, compose, read_shapes
+from story_shapes_home import HOME
+
+END_OF_TEXT = "<|endoftext|>"
+SHAPES: list[Shape] = read_shapes(HOME)
+CHOICES = 600  # multiple-choice items
+VALIDATION_PARTS = 10_000  # granularity of the validation share
+
+
+class InputError(ValueError):
+    """A setting or file that the user must change; the message names it."""
+
+
+def is_validation(key: str, share: float) -> bool:
+    """Whether content with this key belongs to validation: by its CRC-32, so never in both parts."""
+    return zlib.crc32(key.encode()) % VALIDATION_PARTS < share * VALIDATION_PARTS
+
+
+def english_stories(rnd: Random) -> Iterator[Story]:
+    """Endless stories of every shape."""
+    while True:
+        yield compose(choose(rnd, SHAPES), rnd)
+
+
+def document(rnd: Random) -> tuple[str, str]:
+    """(key, text) of one document: mostly English stories, some lessons, some Chinese stories."""
+    story = compose(choose(rnd, SHAPES), rnd)
+    return story.key, story.tell()
+
+
+def documents(seed: int) -> Iterator[tuple[str, str]]:
+    """Endless (key, text) from a seed."""
+    rnd = random.Random(seed).random
+    while True:
+        yield document(rnd)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write beside the file, flush to disk, rename: the old file or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict:
+    """Write train.txt and val.txt; each document is followed by a line `<|endoftext|>`."""
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    room = {"val": megabytes * 1e6 * share, "train": megabytes * 1e6 * (1 - share)}  # bytes still to write
+    paths = {part: folder / f"{part}.txt" for part in room}
+    report = {part: {"documents": 0, "bytes": 0} for part in room}
+    start = time.perf_counter()
+    files = {part: path.with_suffix(".txt.tmp").open("wb") for part, path in paths.items()}
+    try:
+        with tqdm(total=int(megabytes * 1e6), unit="B", unit_scale=True, desc="stories",
+                  mininterval=0.5 if sys.stderr.isatty() else 10, disable=None) as bar:
+            for key, text in documents(seed):
+                part = "val" if is_validation(key, share) else "train"
+                if report[part]["bytes"] >= room[part]:
+                    if all(report[p]["bytes"] >= room[p] for p in room):
+                        break
+                    continue
+                data = f"{text}\n{END_OF_TEXT}\n".encode()
+                files[part].write(data)
+                report[part]["documents"] += 1
+                report[part]["bytes"] += len(data)
+                bar.update(len(data))
+        for part, file in files.items():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+            os.replace(file.name, paths[part])
+    finally:
+        for file in files.values():
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
+    seconds = time.perf_counter() - start
+    megabytes_written = sum(r["bytes"] for r in report.values()) / 1e6
+    return {**report, "seconds": seconds, "megabytes_per_second": megabytes_written / seconds}
+
+
+def write(out_root: Path, megabytes: float, seed: int, validation_share: float = 0.02) -> dict:
+    """Write the whole data set under `out_root` (text/stories, instructions/, choices/) and return a report.
+
+    Raises:
+        InputError: a size or share that leaves no room for either part.
+
+    """
+    if megabytes <= 0 or not 0 < validation_share < 1:
+        raise InputError(f"megabytes must be above 0 and validation_share between 0 and 1, "
+                         f"not {megabytes} and {validation_share}")
+    out_root = Path(out_root)
+    report = write_texts(out_root / "text" / "stories", megabytes, seed, validation_share)
+    rnd = random.Random(seed + 1).random
+    held_out = (story for story in english_stories(rnd) if is_validation(story.key, validation_share))
+    choices = story_choices.items(held_out, CHOICES, rnd)
+    write_file(out_root / "choices" / "stories.jsonl",
+               "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in choices))
+    return {**report, "choices": len(choices)}
+
+
+@dataclass
+class Settings:
+    """Settings of `python data/stories.py`."""
+
+    count: int = 3  # stories to print
+    seed: int = 1  # the same seed prints the same stories
+
+
+def main() -> None:
+    """Print a few stories."""
+    import tyro
+
+    settings = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    stream = documents(settings.seed)
+    for _ in range(settings.count):
+        print(next(stream)[1], END_OF_TEXT, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
