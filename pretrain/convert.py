@@ -1,0 +1,383 @@
+"""Hugging Face folders in and out: GPT-2, Llama and Qwen3 (Llama with QK-norm).
+
+    python pretrain/convert.py data/runs/pretrain/stories data/models/stories    # a run's checkpoint -> a folder
+    python pretrain/convert.py gpt2 data/models/gpt2                             # a model of the hub -> a folder
+    python pretrain/convert.py data/models/stories /tmp/copy                     # a folder, read and written again
+
+A folder holds config.json, generation_config.json, model.safetensors, the tokenizer's files and a model card, and is
+what `AutoModelForCausalLM.from_pretrained` loads. Weights are read from safetensors only: a pickle can run any code.
+
+Shapes: C channels, V vocabulary; GPT-2's Conv1D keeps its weights (in, out), everybody else (out, in).
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from presets import DATA, GPTConfig, InputError
+
+
+@dataclass
+class Settings:
+    """What to convert."""
+
+    source: Annotated[str, tyro.conf.Positional]  # run folder, exported folder, or name on the Hugging Face hub
+    out: Annotated[Path, tyro.conf.Positional]  # folder to write
+    tokenizer: Path | None = None  # folder with the tokenizer's files; default: the source's own
+    debug: bool = False  # show tracebacks of input errors
+
+
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
+ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2", "silu": "silu"}  # ours -> transformers' name, without a gate
+# What we read back as "gelu": the tanh form under its three names.
+OUR_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2",
+                   "silu": "silu"}
+
+
+def architecture(config: GPTConfig) -> str:
+    """The Hugging Face class that computes the same function; InputError if there is none."""
+    c = config
+    if c.position == "learned" and c.norm == "layernorm" and c.norm_place == "pre" and c.mlp != "swiglu" \
+            and not c.qk_norm and c.kv_heads == c.n_head and c.head_dim * c.n_head == c.n_embd:
+        return "GPT2LMHeadModel"
+    if c.position == "rope" and c.norm == "rmsnorm" and c.norm_place == "pre" and c.mlp == "swiglu" \
+            and not (c.bias and c.qk_norm):
+        return "Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"
+    raise InputError(
+        f"no Hugging Face architecture computes --position {c.position} --norm {c.norm} --norm_place {c.norm_place} "
+        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --n_kv_head {c.n_kv_head}.\n"
+        "GPT-2: learned, layernorm, pre, no swiglu, qk_norm or shared heads; Llama: rope, rmsnorm, pre, swiglu; "
+        "Qwen3: the same with qk_norm and without biases")
+
+
+def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:
+    """(our name, their names, rows of each of theirs in ours, whether theirs is transposed) of every tensor."""
+    c, rows = config, []
+    gpt2 = architecture(c) == "GPT2LMHeadModel"
+    qkv = [c.n_head * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim]
+    kinds = ["weight", "bias"] if c.bias or gpt2 else ["weight"]
+
+    def add(ours, theirs, sizes=None, transposed=False, with_bias=True):
+        for kind in kinds if with_bias else ["weight"]:
+            names = [f"{name}.{kind}" for name in theirs]
+            rows.append((f"{ours}.{kind}", names, sizes or [-1], transposed and kind == "weight"))
+
+    if gpt2:
+        add("transformer.wte", ["transformer.wte"], with_bias=False)
+        add("transformer.wpe", ["transformer.wpe"], with_bias=False)
+        for i in range(c.n_layer):
+            block = f"transformer.h.{i}"
+            for norm in ("ln_1", "ln_2"):
+                add(f"{block}.{norm}", [f"{block}.{norm}"])
+            for linear in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"):
+                add(f"{block}.{linear}", [f"{block}.{linear}"], transposed=True)
+        add("transformer.ln_f", ["transformer.ln_f"])
+    else:
+        add("transformer.wte", ["model.embed_tokens"], with_bias=False)
+        for i in range(c.n_layer):
+            ours, theirs = f"transformer.h.{i}", f"model.layers.{i}"
+            add(f"{ours}.ln_1", [f"{theirs}.input_layernorm"], with_bias=False)
+            add(f"{ours}.ln_2", [f"{theirs}.post_attention_layernorm"], with_bias=False)
+            add(f"{ours}.attn.c_attn", [f"{theirs}.self_attn.{x}_proj" for x in "qkv"], qkv)
+            add(f"{ours}.attn.c_proj", [f"{theirs}.self_attn.o_proj"])
+            add(f"{ours}.mlp.c_fc", [f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj"], [c.hidden, c.hidden])
+            add(f"{ours}.mlp.c_proj", [f"{theirs}.mlp.down_proj"])
+            for norm in ("q_norm", "k_norm") if c.qk_norm else ():
+                add(f"{ours}.attn.{norm}", [f"{theirs}.self_attn.{norm}"], with_bias=False)
+        add("transformer.ln_f", ["model.norm"], with_bias=False)
+    if not c.tied:
+        add("lm_head", ["lm_head"], with_bias=False)
+    return rows
+
+
+def hf_config(config: GPTConfig) -> dict:
+    """The contents of config.json."""
+    c, name = config, architecture(config)
+    common = {"architectures": [name], "vocab_size": c.vocab_size, "tie_word_embeddings": c.tied, "dtype": "float32",
+              "bos_token_id": c.end_of_text, "eos_token_id": c.end_of_text, "initializer_range": 0.02}
+    if name == "GPT2LMHeadModel":
+        return common | {
+            "model_type": "gpt2", "n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "n_inner": c.hidden,
+            "n_positions": c.block_size, "activation_function": ACTIVATIONS[c.mlp], "layer_norm_epsilon": c.norm_eps,
+            "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    return common | {
+        "model_type": "qwen3" if c.qk_norm else "llama", "num_hidden_layers": c.n_layer, "hidden_size": c.n_embd,
+        "num_attention_heads": c.n_head, "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim,
+        "intermediate_size": c.hidden, "hidden_act": "silu", "max_position_embeddings": c.block_size,
+        "rms_norm_eps": c.norm_eps, "attention_bias": c.bias, "rope_theta": c.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
+    } | ({"use_sliding_window": False} if c.qk_norm else {"mlp_bias": c.bias})
+
+
+def our_config(hf: dict, where: str) -> GPTConfig:
+    """GPTConfig of a config.json; InputError names the field that we have no switch for."""
+    def require(field, allowed, default=None):
+        value = hf.get(field, default)
+        if value not in allowed:
+            raise InputError(f"{where}: {field} = {value!r} is not supported, only {', '.join(map(repr, allowed))}")
+        return value
+
+    kind = hf.get("model_type")
+    end = hf.get("eos_token_id")
+    end = end[0] if isinstance(end, list) else end
+    shared = {"vocab_size": hf.get("vocab_size"), "tied": hf.get("tie_word_embeddings", kind == "gpt2"),
+              "end_of_text": 0 if end is None else end}
+    try:
+        if kind == "gpt2":
+            for field in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
+                require(field, (False,), False)
+            return GPTConfig(
+                n_layer=hf["n_layer"], n_head=hf["n_head"], n_embd=hf["n_embd"], block_size=hf["n_positions"],
+                mlp=OUR_ACTIVATIONS[require("activation_function", tuple(OUR_ACTIVATIONS), "gelu_new")],
+                mlp_hidden=hf.get("n_inner") or 0, norm_eps=hf.get("layer_norm_epsilon", 1e-5), **shared)
+        if kind in ("llama", "qwen3"):
+            rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+            for name in ("rope_type", "type"):
+                if rope.get(name, "default") != "default":
+                    raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
+            require("hidden_act", ("silu",), "silu")
+            require("use_sliding_window", (False,), False)
+            bias = require("attention_bias", (False, True), False)
+            if kind == "llama":
+                require("mlp_bias", (bias,), False)
+            heads = hf["num_attention_heads"]
+            return GPTConfig(
+                n_layer=hf["num_hidden_layers"], n_head=heads, n_embd=hf["hidden_size"],
+                block_size=hf["max_position_embeddings"], n_kv_head=hf.get("num_key_value_heads") or heads,
+                head_size=hf.get("head_dim") or 0, mlp="swiglu", mlp_hidden=hf["intermediate_size"], norm="rmsnorm",
+                norm_eps=hf.get("rms_norm_eps", 1e-6), position="rope", qk_norm=kind == "qwen3", bias=bias,
+                rope_theta=float(hf.get("rope_theta") or rope.get("rope_theta") or 10000.0), **shared)
+    except KeyError as error:
+        raise InputError(f"{where}: the field {error} is missing") from None
+    raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama' and 'qwen3'")
+
+
+def hf_tensors(config: GPTConfig, state: dict) -> dict:
+    """Our state -> theirs: names, splits, transposes; padding rows of the vocabulary are cropped."""
+    import torch
+
+    result = {}
+    for ours, theirs, sizes, transposed in layout(config):
+        tensor = state.get(ours)
+        if tensor is None:  # GPT-2 always has biases; without ours they are zero
+            tensor = torch.zeros(len(state[ours.removesuffix("bias") + "weight"]))
+        tensor = tensor.detach()
+        if ours in ("transformer.wte.weight", "lm_head.weight"):
+            tensor = tensor[: config.vocab_size]
+        parts = [tensor] if sizes == [-1] else tensor.split(sizes)
+        for name, part in zip(theirs, parts, strict=True):
+            result[name] = (part.T if transposed else part).to("cpu", torch.float32).contiguous().clone()
+    return result
+
+
+def load(source: str | Path, dtype=None):
+    """GPT with the weights of a Hugging Face folder or hub name (gpt2, HuggingFaceTB/SmolLM2-135M, ...), fp32.
+
+    `dtype` is that of the forward pass (default fp32). Raises InputError for architectures and files we do not read.
+    """
+    import torch
+    from model import GPT
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(source) if Path(source).exists() else download(str(source))
+    if not (folder / "config.json").exists():
+        raise InputError(f"{folder} has no config.json; expected a Hugging Face folder")
+    config = our_config(read_json(folder / "config.json"), str(folder / "config.json"))
+    index = folder / "model.safetensors.index.json"
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    tensors = {}
+    for name in files:
+        if not (folder / name).exists():
+            pickles = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
+            note = f"; {pickles[0]} is a pickle, which can run any code, and is not read" if pickles else ""
+            raise InputError(f"{folder} has no {name}{note}")
+        try:
+            tensors.update(load_file(folder / name))
+        except SafetensorError as error:
+            raise InputError(f"{folder / name} is damaged: {error}") from None
+    model = GPT(config, dtype or torch.float32)
+    copy_tensors(model, tensors, str(folder))
+    return model
+
+
+def copy_tensors(model, tensors: dict, where: str):
+    """Fill our parameters from theirs; InputError for a tensor that is missing, left over or of another shape."""
+    import torch
+
+    config = model.config
+    if architecture(config) == "GPT2LMHeadModel":
+        # The hub's oldest files have no prefix; attn.bias and attn.masked_bias are causal masks, not weights.
+        tensors = {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": value
+                   for name, value in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
+    if config.tied:
+        tensors.pop("lm_head.weight", None)
+    state = dict(model.named_parameters())
+    with torch.no_grad():
+        for ours, theirs, _, transposed in layout(config):
+            missing = [name for name in theirs if name not in tensors]
+            if missing:
+                raise InputError(f"{where}: the tensor {missing[0]} is missing")
+            parts = [tensors.pop(name) for name in theirs]
+            value = torch.cat([part.T if transposed else part for part in parts]).float()
+            target = state[ours]
+            if ours in ("transformer.wte.weight", "lm_head.weight"):
+                target[config.vocab_size:] = 0
+                target = target[: config.vocab_size]
+            if value.shape != target.shape:
+                raise InputError(f"{where}: {theirs[0]} gives shape {tuple(value.shape)}, config.json says "
+                                 f"{tuple(target.shape)}")
+            target.copy_(value)
+    left = [name for name in tensors if not name.endswith("rotary_emb.inv_freq")]
+    if left:
+        raise InputError(f"{where}: {len(left)} tensors have no place in the model, the first is {left[0]}")
+
+
+def download(name: str) -> Path:
+    """Folder of a hub model in the local cache, without pickles."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "merges.txt", "*.model"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name} is neither a folder nor a model that the hub gives: {reason}\n"
+                         "without a network, copy a Hugging Face folder here and name its path") from None
+
+
+def read_json(path: Path) -> dict:
+    """Parsed file; InputError if it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def model_card(config: GPTConfig, parameters: int, text: str) -> str:
+    """README.md of an exported folder; `text` says what it was trained on and how well it does."""
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+---
+
+# {architecture(config)}, {parameters:,} parameters
+
+{config.n_layer} layers, {config.n_head} heads ({config.kv_heads} for keys and values), {config.n_embd} channels,
+vocabulary {config.vocab_size:,}, up to {config.block_size:,} tokens. Every document of the training data ended with
+token {config.end_of_text}, at which generation stops.
+
+{text.strip()}
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")
+```
+"""
+
+
+def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: str = "", state: dict | None = None):
+    """Write `model` (a GPT) as a Hugging Face folder that appears at once and whole.
+
+    `state` replaces model.state_dict(), e.g. the gathered one of a sharded model. Logits equal ours to 1e-4 in fp32.
+    An earlier export is replaced; any other non-empty folder is refused.
+    """
+    from safetensors.torch import save_file
+
+    config, out = model.config, Path(out_dir).absolute()
+    tensors = hf_tensors(config, model.state_dict() if state is None else state)  # refuses before anything is written
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists()):
+        raise InputError(f"{out} exists and is no exported model; give another folder")
+    part, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        (part / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n")
+        ids = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text}
+        (part / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+        (part / "README.md").write_text(model_card(config, sum(t.numel() for t in tensors.values()), card))
+        for name in TOKENIZER_FILES if tokenizer_dir else ():
+            if (Path(tokenizer_dir) / name).exists():
+                shutil.copyfile(Path(tokenizer_dir) / name, part / name)
+        save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
+        for path in [*part.iterdir(), part]:
+            sync(path)
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            out.rename(old)
+        part.rename(out)
+        sync(out.parent)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync(path: Path):
+    """Make sure that a file's content, or a folder's list of names, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def load_run(run: Path, dtype=None):
+    """(GPT, tokenizer folder or None) of a run's newest checkpoint."""
+    import checkpoint
+    import torch
+    from model import GPT
+
+    if not (run / "args.json").exists():
+        raise InputError(f"{run} is neither a run (no args.json) nor a Hugging Face folder (no config.json)")
+    args, saved = read_json(run / "args.json"), checkpoint.listing(run / "checkpoints")
+    if not saved:
+        raise InputError(f"{run} has no checkpoint yet; train longer or lower --save_every")
+    model = GPT(GPTConfig(**args["model"]), dtype or torch.float32)
+    checkpoint.load(saved[-1], model, [])
+    data = Path(args["data"]).expanduser()
+    manifest = (data if data.is_absolute() else DATA.parent / data) / "manifest.json"
+    tokenizer = read_json(manifest).get("tokenizer") if manifest.exists() else None
+    return model, DATA / tokenizer if tokenizer else None
+
+
+def load_any(source: str | Path, dtype=None):
+    """(GPT, folder with its tokenizer or None) of a run folder, a Hugging Face folder or a hub name."""
+    path = Path(source)
+    if path.is_dir() and not (path / "config.json").exists():
+        return load_run(path, dtype)
+    model = load(source, dtype)
+    folder = path if path.exists() else download(str(source))
+    return model, folder if (folder / "tokenizer.json").exists() else None
+
+
+def main(settings: Settings):
+    """Read one, write the other."""
+    model, tokenizer = load_any(settings.source)
+    tokenizer = settings.tokenizer or tokenizer
+    if tokenizer is not None and not (tokenizer / "tokenizer.json").exists():
+        raise InputError(f"{tokenizer} has no tokenizer.json; give the tokenizer's folder with --tokenizer")
+    export(model, tokenizer, settings.out, f"Converted from `{Path(settings.source).name}`.")
+    print(f"{architecture(model.config)} with {model.parameter_count():,} parameters -> {settings.out}"
+          + ("" if tokenizer else "; no tokenizer found, give one with --tokenizer"))
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, OSError) as problem:
+        if arguments.debug:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,207 @@
+"""convert.py against transformers: logits, gradients, round trips, refusals, and an export that is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from convert import architecture, export, load
+from model import GPT
+from presets import GPTConfig, InputError
+from safetensors.torch import load_file, save_file
+
+SMALL = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 24, "vocab_size": 101, "end_of_text": 7}
+LLAMA = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
+CASES = {
+    "gpt2": ({}, "GPT2LMHeadModel"),
+    "gpt2-no-bias-untied": ({"bias": False, "tied": False}, "GPT2LMHeadModel"),
+    "gpt2-relu2": ({"mlp": "relu2", "mlp_hidden": 40}, "GPT2LMHeadModel"),
+    "llama": (LLAMA, "LlamaForCausalLM"),
+    "llama-grouped-untied-bias": (LLAMA | {"n_kv_head": 2, "tied": False, "bias": True, "rope_theta": 500.0},
+                                  "LlamaForCausalLM"),
+    "qwen3-mqa-wide-head": (LLAMA | {"qk_norm": True, "n_kv_head": 1, "head_size": 16}, "Qwen3ForCausalLM"),
+}
+
+
+def random_model(**switches) -> GPT:
+    """A small model in which every parameter matters, norms and biases too."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**SMALL | switches))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn_like(p) * 0.1)
+    return model
+
+
+def theirs(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_export_equals_transformers_and_loads_back(name, tmp_path):
+    switches, expected = CASES[name]
+    model = random_model(**switches)
+    export(model, None, tmp_path / "out", "trained on nothing")
+    reference = theirs(tmp_path / "out")
+    assert type(reference).__name__ == expected == architecture(model.config)
+    tokens = torch.randint(101, (3, 24))
+    logits = model(tokens)
+    assert torch.allclose(logits, reference(tokens).logits, atol=1e-4)
+    back = load(tmp_path / "out")
+    assert back.config.padded_vocab == 128
+    assert torch.equal(back(tokens), logits)
+    assert reference.generation_config.eos_token_id == 7
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "trained on nothing" in card
+    assert f"{sum(p.numel() for p in reference.parameters()):,} parameters" in card
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped-untied-bias", "qwen3-mqa-wide-head"])
+def test_gradients_equal_transformers(name, tmp_path):
+    model = random_model(**CASES[name][0])
+    export(model, None, tmp_path / "out")
+    reference = theirs(tmp_path / "out")
+    tokens = torch.randint(101, (3, 25))
+    loss = model(tokens[:, :-1], tokens[:, 1:])
+    loss.backward()
+    logits = reference(tokens[:, :-1]).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    expected.backward()
+    assert torch.allclose(loss, expected, atol=1e-5)
+    gradient = GPT(model.config)  # a carrier: export of "weights" that are gradients
+    with torch.no_grad():
+        for p, q in zip(gradient.parameters(), model.parameters(), strict=True):
+            p.copy_(q.grad)
+    from convert import hf_tensors
+
+    ours = hf_tensors(model.config, gradient.state_dict())
+    for parameter, p in reference.named_parameters():
+        assert torch.allclose(ours[parameter], p.grad, atol=1e-5), parameter
+
+
+def test_reads_the_hubs_oldest_gpt2_layout(tmp_path):
+    """No prefix, causal masks among the tensors, as the hub's gpt2/model.safetensors has them."""
+    model = random_model()
+    export(model, None, tmp_path)
+    saved = load_file(tmp_path / "model.safetensors")
+    tensors = {name.removeprefix("transformer."): value for name, value in saved.items()}
+    tensors |= {f"h.{i}.attn.bias": torch.ones(1, 1, 24, 24).tril() for i in range(2)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    tokens = torch.randint(101, (1, 9))
+    assert torch.equal(load(tmp_path)(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("class_name", ["GPT2", "Llama", "Qwen3"])
+def test_reads_what_transformers_saves(class_name, tmp_path):
+    import transformers
+
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101}
+    if class_name != "GPT2":
+        small |= {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": 64}
+    config = getattr(transformers, f"{class_name}Config")(**small)
+    torch.manual_seed(1)
+    reference = getattr(transformers, architecture_name(class_name))(config).eval()
+    reference.save_pretrained(tmp_path, max_shard_size="20KB")  # several files and an index
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    tokens = torch.randint(101, (2, 17))
+    assert torch.allclose(load(tmp_path)(tokens), reference(tokens).logits, atol=1e-4)
+
+
+def architecture_name(class_name):
+    return "GPT2LMHeadModel" if class_name == "GPT2" else f"{class_name}ForCausalLM"
+
+
+def test_refusals(tmp_path):
+    with pytest.raises(InputError, match="no Hugging Face architecture computes --position none"):
+        export(random_model(position="none"), None, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    folder = tmp_path / "model"
+    export(random_model(**LLAMA), None, folder)
+    config = json.loads((folder / "config.json").read_text())
+    for change, message in [({"model_type": "bert"}, "model_type 'bert'"), ({"hidden_act": "gelu"}, "hidden_act"),
+                            ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling 'yarn'"),
+                            ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
+                            ({"num_hidden_layers": 1}, "have no place in the model"),
+                            ({"intermediate_size": 64}, "gate_proj.weight gives shape")]:
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=message):
+            load(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[:100])
+    with pytest.raises(InputError, match="damaged"):
+        load(folder)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04")
+    with pytest.raises(InputError, match="is a pickle, which can run any code"):
+        load(folder)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="is no exported model"):
+        export(random_model(), None, mine)
+    assert (mine / "thesis.txt").exists()
+
+
+def test_failed_export_keeps_the_old_one(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    model = random_model()
+    export(model, None, folder)
+    before = (folder / "model.safetensors").read_bytes()
+    import convert
+
+    def disk_full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "sync", disk_full)
+    with pytest.raises(OSError, match="No space"):
+        export(random_model(**LLAMA), None, folder)
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+KILLED = """
+import sys, torch
+from convert import export
+from model import GPT
+from presets import GPTConfig
+model = GPT(GPTConfig(n_layer=2, n_head=4, n_embd=256, block_size=16, vocab_size=2000))
+export(model, None, sys.argv[1])
+print("ready", flush=True)
+while True:
+    export(model, None, sys.argv[1])
+"""
+
+
+def test_kill_during_export_leaves_a_whole_folder(tmp_path):
+    """kill -9 at any moment: the folder, or its predecessor beside it, loads."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "pretrain"), "OMP_NUM_THREADS": "1"}
+    for delay in (0.0, 0.013, 0.031):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "model")], env=environment,
+                                   stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        whole = tmp_path / "model" if (tmp_path / "model").exists() else tmp_path / ".model.old"
+        assert load(whole).config.n_embd == 256
+
+
+def test_command_line(tmp_path):
+    export(random_model(), None, tmp_path / "a")
+    script = Path(__file__).parents[2] / "pretrain" / "convert.py"
+    done = subprocess.run([sys.executable, script, tmp_path / "a", tmp_path / "b c"], capture_output=True, text=True,
+                          check=True)
+    assert "GPT2LMHeadModel" in done.stdout
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b c/model.safetensors").read_bytes()
+    failed = subprocess.run([sys.executable, script, tmp_path, tmp_path / "d"], capture_output=True, text=True)
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ")
+    assert "Traceback" not in failed.stderr
