@@ -13,8 +13,12 @@ V vocabulary.
 """
 
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
+    import os
     import sys
 
+    # read when torch loads: huge pages for its allocations (1.2x on a CPU), idle threads sleep
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from presets import main_settings
 
     settings = main_settings(__doc__)
@@ -33,10 +37,17 @@ from torch import nn
 
 
 class Linear(nn.Linear):
-    """A linear layer whose fp32 weight is cast to the dtype of its input: mixed precision without autocast."""
+    """A linear layer whose fp32 weight is cast to the dtype of its input: mixed precision without autocast.
+
+    `parts` are the rows of the matrices stacked in the weight, which Muon treats one by one.
+    """
+
+    def __init__(self, in_features: int, parts: list[int], bias: bool):
+        super().__init__(in_features, sum(parts), bias)
+        self.parts = parts
 
     def forward(self, x):
-        """x (..., in) -> (..., out)."""
+        """Map x (..., in) to (..., out)."""
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
@@ -50,7 +61,7 @@ class Norm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(size)) if kind == "layernorm" and bias else None
 
     def forward(self, x):
-        """x (..., size) -> the same shape and dtype."""
+        """Normalise x (..., size); same shape and dtype."""
         if self.kind == "none":
             return x
         weight = self.weight.to(x.dtype)
@@ -76,14 +87,13 @@ class Attention(nn.Module):
         H, K, D = config.n_head, config.kv_heads, config.head_dim
         self.sizes = [H * D, K * D, K * D]
         self.head_dim = D
-        self.c_attn = Linear(config.n_embd, sum(self.sizes), bias=config.bias)
-        self.c_attn.weight.parts = self.sizes  # the matrices stacked in it, which Muon treats one by one
-        self.c_proj = Linear(H * D, config.n_embd, bias=config.bias)
+        self.c_attn = Linear(config.n_embd, self.sizes, config.bias)
+        self.c_proj = Linear(H * D, [config.n_embd], config.bias)
         self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
         self.k_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
 
     def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None, layer: int = 0):
-        """x (B, T, C) -> (B, T, C)."""
+        """Map x (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
         q, k, v = (part.view(B, T, -1, self.head_dim) for part in self.c_attn(x).split(self.sizes, dim=-1))
         q, k = self.q_norm(q), self.k_norm(k)  # (B, T, H, D), (B, T, K, D)
@@ -97,18 +107,16 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """C -> hidden -> C with GELU (GPT-2), ReLU² (So et al. 2021), SiLU, or SwiGLU (Shazeer 2020; gate stacked first)."""
+    """C -> hidden -> C with GELU (GPT-2), ReLU² (So et al. 2021), SiLU or SwiGLU (Shazeer 2020; gate stacked first)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.kind = config.mlp
-        parts = [config.hidden] * (2 if config.mlp == "swiglu" else 1)
-        self.c_fc = Linear(config.n_embd, sum(parts), bias=config.bias)
-        self.c_fc.weight.parts = parts
-        self.c_proj = Linear(config.hidden, config.n_embd, bias=config.bias)
+        self.c_fc = Linear(config.n_embd, [config.hidden] * (2 if config.mlp == "swiglu" else 1), config.bias)
+        self.c_proj = Linear(config.hidden, [config.n_embd], config.bias)
 
     def forward(self, x):
-        """x (B, T, C) -> (B, T, C)."""
+        """Map x (B, T, C) to (B, T, C)."""
         x = self.c_fc(x)
         if self.kind == "swiglu":
             gate, up = x.chunk(2, dim=-1)
@@ -132,7 +140,7 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x, rotary=None, mask=None, cache=None, layer: int = 0):
-        """x (B, T, C) -> (B, T, C)."""
+        """Map x (B, T, C) to (B, T, C)."""
         if self.post:
             x = self.ln_1(x + self.attn(x, rotary, mask, cache, layer))
             return self.ln_2(x + self.mlp(x))
@@ -159,7 +167,7 @@ class GPT(nn.Module):
             self.transformer["wpe"] = nn.Embedding(config.block_size, config.n_embd)
         if config.norm_place == "pre":  # post-norm blocks end normalised
             self.transformer["ln_f"] = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
-        self.lm_head = Linear(config.n_embd, config.padded_vocab, bias=False)
+        self.lm_head = Linear(config.n_embd, [config.padded_vocab], bias=False)
         if config.position == "rope":
             cos, sin = rotary_table(config.block_size, config.head_dim, config.rope_theta)
             self.register_buffer("cos", cos, persistent=False)
@@ -212,7 +220,7 @@ class GPT(nn.Module):
                 z_loss: float = 0.0, last_only: bool = False):
         """Logits (B, T, V) of tokens (B, T), or (B, 1, V) with last_only; with targets (B, T) the mean loss, nats.
 
-        The loss is the mean cross-entropy, plus z_loss times the mean squared log-normaliser (Chowdhery et al. 2022).
+        Targets of -1 do not count; z_loss: see linear_cross_entropy.
         """
         x = self.trunk(tokens, cache, positions, mask)
         if targets is None:

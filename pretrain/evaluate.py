@@ -1,0 +1,37 @@
+"""Validation loss over a fixed, complete set of windows, spread over the processes.
+
+Shapes: B windows of a batch, T tokens of a window.
+"""
+
+import math
+
+import numpy as np
+import torch
+from presets import InputError
+from shards import Split
+
+
+@torch.no_grad()
+def validation_loss(model, split: Split, T: int, micro_batch: int, limit: int, world) -> dict:
+    """Mean loss of the first `limit` tokens (0 = all) of the split.
+
+    Returns {"val_loss": nats, "val_bpb": bits per byte, "val_tokens": targets}. Each of the N - 1 tokens that have a
+    predecessor is a target exactly once, in windows of T (the last one shorter), so the mean is exact, and the same for
+    any number of processes up to the order of summation. Draws no random numbers.
+    """
+    targets = split.tokens - 1 if not limit else min(limit, split.tokens - 1)
+    if targets < 1:
+        raise InputError(f"{split.folder}: split {split.name!r} has {split.tokens} tokens, too few for a loss")
+    windows = -(-targets // T)
+    batches = -(-windows // micro_batch)
+    nats = 0.0
+    for batch in range(world.rank, -(-batches // world.size) * world.size, world.size):  # the same number everywhere
+        starts = np.minimum(np.arange(batch * micro_batch, (batch + 1) * micro_batch), windows) * T
+        x, y = split.sequences(starts, T)
+        y[torch.from_numpy(starts)[:, None] + torch.arange(T) >= targets] = -1  # beyond the end: not counted
+        counted = int((y >= 0).sum())
+        loss = model(x.to(world.device), y.to(world.device))
+        nats += float(loss) * counted if counted else 0.0
+    loss = world.sum(nats)[0] / targets
+    # bytes of the evaluated part are not known by themselves: the split's bytes per token
+    return {"val_loss": loss, "val_bpb": loss / math.log(2) * split.tokens / split.bytes, "val_tokens": targets}

@@ -1,0 +1,229 @@
+"""The training loop, from top to bottom: processes, data, model, optimizers, steps, and what happens between them.
+
+Started by model.py. Shapes: B micro_batch, T tokens of a sequence.
+"""
+
+import dataclasses
+import gc
+import json
+import math
+import signal
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+
+import checkpoint
+import torch
+from between import Between
+from model import GPT
+from optim import learning_rate_scale, make_optimizers
+from presets import GPTConfig, InputError, Settings
+from runlog import RunLog, plain
+from shards import Reader, Split, accumulation_steps, check_length
+from torch.nn.parallel import DistributedDataParallel
+from world import World, choose_dtype, claim, peak_flops, provenance
+
+SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
+
+
+class NotFiniteError(RuntimeError):
+    """The loss or the gradient is NaN or infinite; no update was made."""
+
+
+@dataclass
+class Progress:
+    """How far the run is; saved in every checkpoint."""
+
+    step: int = 0  # updates made
+    sequences: int = 0  # sequences read, the state of the reader
+    seconds: float = 0.0  # time in steps, without evaluation and checkpoints
+    losses: list = field(default_factory=list)  # of the last 100 steps, nats
+    evaluated: int = -1  # step of the last validation
+    val_loss: float | None = None  # at that step, nats
+    best: str | None = None  # name of the checkpoint with the least validation loss
+    best_loss: float | None = None  # that loss, nats
+
+
+def main(settings: Settings) -> int:
+    """Train; returns the exit status: 0, 2 for a mistake of the user, 3 for a loss that is not finite, 128 + signal."""
+    try:
+        world = World(settings.device, settings.threads, settings.timeout)
+        stopped_by = train(settings, world)
+        world.close()
+        return 128 + stopped_by if stopped_by else 0
+    except (InputError, OSError, NotFiniteError) as error:
+        if settings.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 3 if isinstance(error, NotFiniteError) else 2
+
+
+def train(settings: Settings, world: World) -> int:
+    """The run; returns the number of the signal that ended it early, or 0."""
+    lock = world.agree(claim if world.main else str, settings.out)  # held until this function ends
+    train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
+    for split in (train_split, val_split):
+        world.agree(split.verify, world.rank, world.size)
+    config = with_data(settings.model, train_split)
+    T = settings.sequence or config.block_size
+    accumulation = accumulation_steps(settings.total_batch, settings.micro_batch, T, world.size)
+    check_length(train_split, settings.total_batch)
+
+    torch.manual_seed(settings.seed)
+    dtype = choose_dtype(settings.dtype, world.device)
+    model = GPT(config, dtype).to(world.device)
+    if settings.compile:
+        model.compile_blocks()
+    optimizers = make_optimizers(model, settings)
+
+    folder = settings.out / "checkpoints"
+    identity = identify(settings, config, train_split)
+    progress = world.agree(restore, folder, settings, identity, model, optimizers)
+    if progress.step == 0 and world.main:
+        made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
+        checkpoint.write_text(settings.out / "args.json", json.dumps(made_of, indent=1))
+    reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences)
+
+    def batch() -> list[torch.Tensor]:
+        """The next inputs and targets (B, T), on the device."""
+        parts = reader.next()
+        if world.device.type == "cuda":
+            return [part.pin_memory().to(world.device, non_blocking=True) for part in parts]
+        return list(parts)
+
+    network = model
+    if world.size > 1:
+        network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # DDP orders its buckets, and with them the order of summation, after the first backward pass. A pass without an
+        # update brings a resumed run into the same state as an uninterrupted one.
+        network(*batch()).backward()
+        model.zero_grad(set_to_none=True)
+        reader.position = progress.sequences
+
+    flops, peak = model.flops_per_token(T), peak_flops(world.device, dtype, settings.peak_tflops) * world.size
+    log = RunLog(settings.out, progress.step, settings.max_steps or None, world.main)
+    log.say(description(settings, world, model, train_split, accumulation, T, peak))
+    between = Between(settings, world, model, optimizers, val_split, T, folder, identity, log)
+    between.evaluate(progress)
+    stop = []  # signals received
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: stop.append(received))
+    gc.collect()
+    gc.freeze()  # nothing made so far will ever be garbage
+
+    stopped_by = 0
+    while not finished(settings, progress) and not stopped_by:
+        began = time.perf_counter()
+        loss = torch.zeros((), device=world.device)
+        for micro_step in range(accumulation):
+            x, y = batch()
+            if world.size > 1:  # exchange gradients once, in the last micro-step; DDP reads the flag in its forward
+                network.require_backward_grad_sync = micro_step == accumulation - 1
+            micro_loss = network(x, y, z_loss=settings.z_loss) / accumulation
+            micro_loss.backward()
+            loss += micro_loss.detach()
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf))
+        # the same numbers in every process, so that all decide alike
+        loss, stopped_by, seconds = world.sum(float(loss) / world.size, 0 if not world.main or not stop else stop[0],
+                                              progress.seconds if world.main else 0.0)
+        stopped_by = int(stopped_by)
+        if not math.isfinite(loss + norm):
+            raise NotFiniteError(f"step {progress.step + 1}: loss {loss}, gradient norm {norm}; no update was made. "
+                                 f"Sequences {progress.sequences} to {reader.position - 1}, epoch {reader.epoch:.3f}. "
+                                 "Lower the learning rate, or resume from the last checkpoint with another --seed")
+
+        share = learning_rate_scale(fraction(settings, progress, seconds), settings)
+        skip = spike(loss, progress.losses, settings.skip_spikes or SPIKE)
+        if skip:
+            log.say(f"step {progress.step + 1}: loss {loss:.3f} is a spike, sequences {progress.sequences} to "
+                    f"{reader.position - 1}" + (", update skipped" if settings.skip_spikes else ""))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak_lr"] * share
+            if not (skip and settings.skip_spikes):
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        elapsed = time.perf_counter() - began
+        progress.step += 1
+        progress.sequences = reader.position
+        progress.seconds += elapsed
+        progress.losses = [*progress.losses[-99:], loss]
+        speed = settings.total_batch / elapsed
+        log.step(progress, settings.log_every, loss=loss, lr=settings.lr * share, norm=norm, tokens_per_s=round(speed),
+                 mfu=round(flops * speed / peak, 4), epoch=round(reader.epoch, 4))
+        between.after_step(progress, stopped_by)
+
+    if not stopped_by:
+        between.finish(progress)
+    log.close()
+    del lock
+    return stopped_by
+
+
+def with_data(config: GPTConfig, split: Split) -> GPTConfig:
+    """The architecture with the vocabulary and the end-of-text id of the data."""
+    vocabulary = split.manifest["vocab_size"]
+    if config.vocab_size and config.vocab_size < vocabulary:
+        raise InputError(f"--vocab_size {config.vocab_size} is below the data's {vocabulary}; 0 takes it from there")
+    return dataclasses.replace(config, vocab_size=config.vocab_size or vocabulary,
+                               end_of_text=split.manifest["end_of_text"])
+
+
+def identify(settings: Settings, config: GPTConfig, split: Split) -> dict:
+    """What must be the same when a run is continued."""
+    names = ("sequence", "total_batch", "optimizer", "seed")
+    return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
+            **{name: getattr(settings, name) for name in names},
+            "data": [entry["sha256"][:16] for entry in split.entries]}
+
+
+def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) -> Progress:
+    """Load the newest checkpoint into model and optimizers; a fresh Progress where there is none."""
+    saved = checkpoint.listing(folder)
+    if not saved:
+        return Progress()
+    if settings.resume == "never":
+        raise InputError(f"{settings.out} holds a run; --resume auto continues it, or choose another --out")
+    state = checkpoint.read_state(saved[-1])
+    changed = checkpoint.differences(state["identity"], identity)
+    if changed:
+        raise InputError(f"cannot continue {saved[-1]} with other settings; choose another --out. Saved -> now:\n  "
+                         + "\n  ".join(changed))
+    checkpoint.load(saved[-1], model, optimizers)
+    return Progress(**state["progress"])
+
+
+def fraction(settings: Settings, progress: Progress, seconds: float) -> float:
+    """Share of the run that is over once the step at hand is made: by steps, by the clock, or whichever is further."""
+    by_steps = (progress.step + 1) / settings.max_steps if settings.max_steps else 0.0
+    by_clock = seconds / (60 * settings.minutes) if settings.minutes else 0.0
+    return min(1.0, max(by_steps, by_clock))
+
+
+def finished(settings: Settings, progress: Progress) -> bool:
+    """Whether steps or time are used up."""
+    return bool((settings.max_steps and progress.step >= settings.max_steps)
+                or (settings.minutes and progress.seconds >= 60 * settings.minutes))
+
+
+def spike(loss: float, losses: list[float], deviations: float) -> bool:
+    """Whether a loss stands out from the last ones (20 at least)."""
+    return len(losses) >= 20 and loss > statistics.fmean(losses) + deviations * statistics.pstdev(losses) + 1e-6
+
+
+def description(settings, world, model, split, accumulation, T, peak) -> str:
+    """What is going to be computed, in a few lines."""
+    config, flops = model.config, model.flops_per_token(T)
+    steps = settings.max_steps
+    lines = [f"{model.parameter_count():,} parameters, {config.n_layer} layers of {config.n_embd} channels, vocabulary "
+             f"{config.vocab_size:,} (padded to {config.padded_vocab:,}), {str(model.dtype).removeprefix('torch.')}",
+             f"{settings.total_batch:,} tokens per step = {settings.micro_batch} sequences x {T} tokens x "
+             f"{accumulation} micro-steps x {world.size} processes ({world.device}, {torch.get_num_threads()} threads)",
+             f"{flops / 1e6:,.1f} MFLOP per token, peak {peak / 1e12:.2f} TFLOP/s"]
+    if steps:
+        tokens = steps * settings.total_batch
+        lines.append(f"{steps:,} steps = {tokens:,} tokens = {tokens / split.tokens:.2f} epochs of {split.tokens:,}; "
+                     f"about {tokens * flops / peak / 0.4 / 60:.1f} minutes at 40% of the peak")
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Optimizers and learning-rate schedules: AdamW with its parameter groups, and Muon for the blocks' matrices.
+
+Shapes: n matrices stacked, each R rows x C columns.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def learning_rate_scale(progress: float, settings) -> float:
+    """Share of the peak learning rate at `progress` in [0, 1] of the run.
+
+    Linear warm-up over the share `warmup`; then cosine or linear decay to `min_lr`, or wsd: constant, and a linear fall
+    over the last share `decay` (Hägele et al. 2024). cosine, warmup 0, min_lr 0: 0 -> 1, 0.5 -> 0.5, 1 -> 0.
+    """
+    if progress < settings.warmup:
+        return progress / settings.warmup
+    if settings.schedule == "wsd":
+        fallen = max(0.0, progress - (1 - settings.decay)) / settings.decay if settings.decay else 0.0
+    else:
+        fallen = (progress - settings.warmup) / (1 - settings.warmup)
+    remaining = 0.5 * (1 + math.cos(math.pi * fallen)) if settings.schedule == "cosine" else 1 - fallen
+    return settings.min_lr + (1 - settings.min_lr) * remaining
+
+
+def make_optimizers(model: nn.Module, settings) -> list[torch.optim.Optimizer]:
+    """AdamW alone, or Muon for the matrices of the blocks and AdamW for the rest (embeddings, head, gains, biases).
+
+    Weight decay goes to tensors of two or more dimensions only. Each group keeps its peak learning rate as `peak_lr`.
+    """
+    matrices = {}
+    if settings.optimizer == "muon":
+        for module in model.transformer["h"].modules():
+            if hasattr(module, "parts"):
+                matrices[module.weight] = module.parts
+    rest = [p for p in model.parameters() if p not in matrices]
+    groups = [{"params": [p for p in rest if p.dim() >= 2], "weight_decay": settings.weight_decay},
+              {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0}]
+    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr,
+                                    betas=(settings.beta1, settings.beta2), fused=True)]
+    if matrices:
+        optimizers.append(Muon(matrices, settings.muon_lr, settings.momentum, settings.weight_decay, model.dtype))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum whose update is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+
+    `matrices` maps each parameter to the rows of the matrices stacked in it, e.g. q, k and v. Matrices of one shape are
+    treated together. Works on FSDP's sharded parameters too: the update is gathered, orthogonalised, sharded again.
+    """
+
+    def __init__(self, matrices: dict[nn.Parameter, list[int]], lr: float, momentum: float, weight_decay: float,
+                 dtype: torch.dtype):
+        super().__init__(list(matrices), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.parts, self.dtype = matrices, dtype
+
+    @torch.no_grad()
+    def step(self):
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            same_shape = {}  # shape -> [matrix, ...], views of the updates
+            updates = []
+            for p in parameters:
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                state["momentum"].lerp_(p.grad, 1 - group["momentum"])
+                update = p.grad.lerp(state["momentum"], group["momentum"])  # Nesterov
+                update = update.full_tensor() if isinstance(update, DTensor) else update
+                updates.append(update)
+                for matrix in update.split(self.parts[p]):
+                    same_shape.setdefault(matrix.shape, []).append(matrix)
+            for (rows, columns), same in same_shape.items():
+                scale = max(1, rows / columns) ** 0.5
+                for matrix, orthogonal in zip(same, orthogonalise(torch.stack(same), self.dtype), strict=True):
+                    matrix.copy_(orthogonal).mul_(scale)
+            for p, update in zip(parameters, updates, strict=True):
+                if isinstance(p, DTensor):
+                    update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+
+
+def orthogonalise(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Bring the singular values of each matrix near 1: matrices (n, R, C) -> (n, R, C).
+
+    Five Newton-Schulz steps X <- a X + b (XX')X + c (XX')²X, whose coefficients send (0, 1] into about [0.7, 1.2].
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = (matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)).to(dtype)
+    tall = x.shape[1] > x.shape[2]
+    if tall:  # the smaller Gram matrix
+        x = x.mT.contiguous()
+    for _ in range(5):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

@@ -1,0 +1,83 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard events, samples.txt, args.json, and the progress bar."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from checkpoint import write_text
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class RunLog:
+    """Log of the main process; the others get one that writes nothing."""
+
+    def __init__(self, folder: Path, first_step: int, last_step: int | None, active: bool):
+        self.active = active
+        if not active:
+            return
+        self.folder = folder
+        self.metrics = folder / "metrics.jsonl"
+        if self.metrics.exists():  # a resumed run repeats the steps after its checkpoint
+            lines = [line for line in self.metrics.read_text("utf-8").splitlines() if line.endswith("}")]
+            write_text(self.metrics, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
+        self.file = self.metrics.open("a", encoding="utf-8")
+        self.board = SummaryWriter(str(folder), purge_step=first_step + 1, flush_secs=10)
+        self.bar = tqdm(total=last_step, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05,
+                        mininterval=0.2 if sys.stderr.isatty() else 10.0)
+
+    def write(self, step: int, seconds: float, **values: float):
+        """One line of metrics.jsonl and one point per value in TensorBoard."""
+        if not self.active:
+            return
+        self.file.write(json.dumps({"step": step, "time": round(seconds, 3), **values}) + "\n")
+        self.file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self.board.add_scalar(name, value, step)
+
+    def step(self, progress, every: int, **values: float):
+        """Values of a step: the bar always, the files every so many steps."""
+        if not self.active:
+            return
+        self.bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.2e}, norm {values['norm']:.2f}, "
+                                 f"{values['tokens_per_s']:,} tokens/s, MFU {values['mfu']:.1%}", refresh=False)
+        self.bar.update(progress.step - self.bar.n)
+        if progress.step % every == 0:
+            self.write(progress.step, progress.seconds, **values)
+
+    def say(self, text: str):
+        """A line for the reader, above the bar."""
+        if self.active:
+            tqdm.write(text, file=sys.stderr)
+            sys.stderr.flush()
+
+    def samples(self, step: int, texts: list[str]):
+        """Append samples to samples.txt and show the first."""
+        if self.active:
+            with (self.folder / "samples.txt").open("a", encoding="utf-8") as file:
+                file.writelines(f"--- step {step}\n{text}\n" for text in texts)
+            self.say(f"step {step} sample: {texts[0]}")
+
+    def close(self):
+        """Flush and close."""
+        if self.active:
+            self.bar.close()
+            self.board.close()
+            self.file.close()
+
+
+def plain(value):
+    """Settings as JSON: paths relative to the repository or the home folder, never absolute home paths."""
+    if dataclasses.is_dataclass(value):
+        value = dataclasses.asdict(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, str | Path):
+        return str(value).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+    return value

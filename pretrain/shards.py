@@ -1,0 +1,177 @@
+"""Tokens on disk, and the order in which training reads them.
+
+A folder of shards is `{train,val}_000000.npy` (one-dimensional uint16 or uint32, memory-mapped) and `manifest.json`, which
+names the dtype, the vocabulary, the tokenizer's hash, and each shard's length and sha256.
+
+The order depends on the seed alone. The N tokens of a split are a circle; unrolled over the epochs it is cut into
+sequences of T tokens, and the sequences that begin within one turn are shuffled: every position is a target exactly once
+per N tokens. The state of the reader is a single number, the sequences read so far; it fixes the rest of the order,
+however many processes share a batch.
+
+Shapes: B sequences, T tokens of a sequence, N tokens of the split.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from presets import DATA, InputError
+
+
+class Split:
+    """One split (`train` or `val`) of a folder of shards; opening it checks everything that is cheap to check."""
+
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = Path(folder), name
+        self.manifest = read_manifest(self.folder)
+        self.entries = self.manifest["shards"].get(name, [])
+        if not self.entries:
+            raise InputError(f"{self.folder}/manifest.json lists no shard of split {name!r}")
+        self.shards = [self._open(entry) for entry in self.entries]
+        self.ends = np.cumsum([len(shard) for shard in self.shards])
+        self.tokens = int(self.ends[-1])
+        self.bytes = sum(entry["bytes"] for entry in self.entries)
+
+    def _open(self, entry: dict) -> np.ndarray:
+        path = self.folder / entry["file"]
+        try:
+            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{path} is damaged ({error}); encode the text again") from None
+        if shard.dtype != np.dtype(self.manifest["dtype"]) or shard.ndim != 1:
+            raise InputError(f"{path} holds {shard.ndim}-d {shard.dtype}, not 1-d {self.manifest['dtype']} as its manifest says")
+        if len(shard) != entry["tokens"]:
+            raise InputError(f"{path} holds {len(shard):,} tokens, its manifest says {entry['tokens']:,}; encode again")
+        return shard
+
+    def verify(self, part: int = 0, parts: int = 1):
+        """Read every parts-th shard whole: its hash is the manifest's and its ids are in the vocabulary."""
+        for entry, shard in list(zip(self.entries, self.shards, strict=True))[part::parts]:
+            path, vocabulary = self.folder / entry["file"], self.manifest["vocab_size"]
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
+                    raise InputError(f"{path} has another sha256 than its manifest says; encode the text again")
+            if len(shard) and int(shard.max()) >= vocabulary:
+                at = int(np.argmax(shard >= vocabulary))
+                raise InputError(f"{path}: token id {shard[at]} at position {at} is not below the vocabulary, {vocabulary}")
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """The tokens [start, start + count) of the circle, int64."""
+        pieces, position = [], start % self.tokens
+        while count:
+            index = int(np.searchsorted(self.ends, position, side="right"))
+            shard = self.shards[index]
+            offset = position - (int(self.ends[index]) - len(shard))
+            piece = shard[offset:offset + count]
+            pieces.append(piece)
+            count -= len(piece)
+            position = (position + len(piece)) % self.tokens
+        return np.concatenate(pieces).astype(np.int64)
+
+    def sequences(self, starts, T: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (B, T) int64 of the sequences that begin at these positions."""
+        rows = torch.from_numpy(np.stack([self.read(int(start), T + 1) for start in starts]))
+        return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
+
+
+class Order:
+    """The shuffled order of the training sequences: sequence number n -> its first position.
+
+    N = 10, T = 4: sequences begin at 0, 4, 8 of the unrolled circle (epoch 0), at 12, 16 (epoch 1), at 20, ...
+    """
+
+    def __init__(self, tokens: int, T: int, seed: int):
+        self.tokens, self.T, self.seed = tokens, T, seed
+        self.epoch, self.permutation = -1, np.empty(0, np.int64)
+
+    def epoch_of(self, n: int) -> int:
+        """Epoch of sequence n: the greatest e whose first sequence, ceil(e N / T), is at most n."""
+        return n * self.T // self.tokens
+
+    def first(self, epoch: int) -> int:
+        """Number of an epoch's first sequence."""
+        return -(-epoch * self.tokens // self.T)
+
+    def start(self, n: int) -> int:
+        """Where in the unrolled circle sequence n begins."""
+        epoch = self.epoch_of(n)
+        first = self.first(epoch)
+        if epoch != self.epoch:
+            generator = np.random.default_rng([self.seed, epoch])
+            self.epoch, self.permutation = epoch, generator.permutation(self.first(epoch + 1) - first)
+        return (first + int(self.permutation[n - first])) * self.T
+
+
+class Reader:
+    """Hands every process its share of the global batches.
+
+    In micro-step m, process r of R takes the sequences [(m R + r) b, (m R + r + 1) b) of the batch, b = micro_batch.
+    `position`, the number of sequences read by all processes together, is the whole state.
+    """
+
+    def __init__(self, split: Split, T: int, micro_batch: int, rank: int, world_size: int, seed: int, position: int):
+        self.split, self.T, self.micro_batch = split, T, micro_batch
+        self.rank, self.world_size = rank, world_size
+        self.order = Order(split.tokens, T, seed)
+        self.position = position
+
+    def next(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets (micro_batch, T) of the next micro-step."""
+        begin = self.position + self.rank * self.micro_batch
+        starts = [self.order.start(n) for n in range(begin, begin + self.micro_batch)]
+        self.position += self.world_size * self.micro_batch
+        return self.split.sequences(starts, self.T)
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+        return self.position * self.T / self.split.tokens
+
+
+def read_manifest(folder: Path) -> dict:
+    """manifest.json of a folder of shards; the tokenizer that it names is checked against its hash where it exists."""
+    path = Path(folder) / "manifest.json"
+    if not path.exists():
+        raise InputError(f"{path} does not exist; make shards with: python bpe/run.py encode TEXT_FOLDER "
+                         f"--tokenizer TOKENIZER_FOLDER --out {folder}")
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        missing = {"dtype", "vocab_size", "end_of_text", "tokenizer", "tokenizer_sha256", "shards"} - manifest.keys()
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
+    if manifest["dtype"] not in ("uint16", "uint32"):
+        raise InputError(f"{path}: dtype {manifest['dtype']!r} is neither uint16 nor uint32")
+    tokenizer = tokenizer_folder(manifest) / "tokenizer.json"
+    if tokenizer.exists() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != manifest["tokenizer_sha256"]:
+        raise InputError(f"{tokenizer} is not the tokenizer that made {folder}: its sha256 differs; encode again")
+    return manifest
+
+
+def tokenizer_folder(manifest: dict) -> Path:
+    """Folder of the tokenizer that a manifest names."""
+    return DATA / manifest["tokenizer"]
+
+
+def accumulation_steps(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:
+    """Micro-steps per step, total_batch / (micro_batch x T x world_size): 524288 / (16 x 1024 x 8) = 4.
+
+    Raises InputError, with the nearest total batches that divide, when this one does not.
+    """
+    unit = micro_batch * T * world_size
+    if total_batch % unit or total_batch < unit:
+        below, above = total_batch // unit * unit, -(-total_batch // unit) * unit
+        nearest = f"{above:,}" if below == 0 else f"{below:,} or {above:,}"
+        raise InputError(f"--total_batch {total_batch:,} is not a multiple of micro_batch {micro_batch} x {T} tokens x "
+                         f"{world_size} processes = {unit:,}; the nearest that are: {nearest}")
+    return total_batch // unit
+
+
+def check_length(split: Split, total_batch: int):
+    """Refuse a split that does not fill one batch."""
+    if split.tokens < total_batch:
+        raise InputError(f"{split.folder}: split {split.name!r} holds {split.tokens:,} tokens, one step takes "
+                         f"{total_batch:,}; give more data, or --total_batch of at most {split.tokens:,}")

@@ -1,0 +1,131 @@
+"""The processes of a run, as torchrun starts them, and the machine under them."""
+
+import datetime
+import fcntl
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from presets import InputError
+
+# Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s.
+PEAK_TFLOPS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
+               "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
+
+
+class World:
+    """One process among the others: rank, number, device. Without torchrun it is a world of size 1."""
+
+    def __init__(self, device: str, threads: int, timeout: float):
+        self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise InputError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
+        if device == "cuda":
+            if local_rank >= torch.cuda.device_count():
+                raise InputError(f"{local_size} processes per node are more than its {torch.cuda.device_count()} GPUs")
+            device = f"cuda:{local_rank}"
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            torch.set_float32_matmul_precision("high")
+        else:
+            torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local_size))
+        if self.size > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo",
+                                    timeout=datetime.timedelta(seconds=timeout))
+
+    @property
+    def main(self) -> bool:
+        """Whether this process logs and writes the files."""
+        return self.rank == 0
+
+    def sum(self, *numbers: float) -> list[float]:
+        """Each number summed over the processes, in float64."""
+        if self.size == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        dist.all_reduce(total)
+        return total.tolist()
+
+    def agree(self, check, *args):
+        """Run check(*args) here; if it fails in any process, it fails in all, so that none waits for another."""
+        try:
+            result, error = check(*args), None
+        except (InputError, OSError) as caught:
+            result, error = None, caught
+        if self.size > 1:
+            errors = [None] * self.size
+            dist.all_gather_object(errors, None if error is None else str(error))
+            messages = [message for message in errors if message is not None]
+            if messages and error is None:
+                raise InputError(messages[0])
+        if error is not None:
+            raise error
+        return result
+
+    def close(self):
+        """Leave the process group."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def claim(folder: Path):
+    """Take the folder of the run for this process, as long as it lives; returns the lock to keep."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another run is writing to {folder}; wait for it or choose another --out") from None
+    return lock
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Dtype of the forward pass; auto is bfloat16 where the hardware multiplies it natively."""
+    if name != "auto":
+        return getattr(torch, name)
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return torch.float32
+    return torch.bfloat16 if "avx512_bf16" in flags or "amx_bf16" in flags else torch.float32
+
+
+def peak_flops(device: torch.device, dtype: torch.dtype, tflops: float = 0.0) -> float:
+    """Matmul FLOP/s that MFU is measured against: given, from the table, or (CPU, unknown GPU) measured in 0.3 s."""
+    if tflops:
+        return tflops * 1e12
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        for name, peak in PEAK_TFLOPS.items():
+            if name in torch.cuda.get_device_name(device):
+                return peak * 1e12
+    n = 1024 if device.type == "cpu" else 8192
+    a, b = torch.randn(n, n).to(device, dtype), torch.randn(n, n).to(device, dtype)
+    best, end = 0.0, time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * n**3 / (time.perf_counter() - start))
+    return best
+
+
+def provenance() -> dict:
+    """Versions, machine and commit, for args.json."""
+    root = Path(__file__).resolve().parents[1]
+    git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+                         capture_output=True, text=True, check=False)
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"python": platform.python_version(), "torch": torch.__version__, "commit": git.stdout.strip() or None,
+            "gpu": gpu, "cpu_threads": torch.get_num_threads(), "platform": platform.platform(), "argv": sys.argv[1:]}
