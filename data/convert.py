@@ -1,0 +1,184 @@
+"""From files to data/text, data/instructions or data/choices: reading, splitting, writing, reporting."""
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kinds import (
+    CHOICE_EXTRAS,
+    CHOICE_FIELDS,
+    INSTRUCTION_FIELDS,
+    WANTED,
+    TextSplit,
+    choice_of,
+    instruction_of,
+    kind_of,
+    text_of,
+    write_array,
+    write_lines,
+    wrong_fields,
+)
+from readers import TEXT_SUFFIXES, Reading, records, suffix_of, text_documents
+from staging import InputError, staging
+
+
+@dataclass
+class Options:
+    """What to make of the files; the flags of `prepare.py file` say what each means."""
+
+    text_field: str = "text"
+    val_share: float = 0.01
+    val_records: int | None = None
+    shuffle: bool = False
+    marker_in_text: str = "refuse"
+    max_bytes: float = float("inf")  # of training text; instructions and choices are taken whole
+    reading: Reading = field(default_factory=Reading)
+
+
+def detect_kind(path: Path, text_field: str) -> str:
+    """Tell the kind by the file's first record; .txt files are text."""
+    if suffix_of(path) in TEXT_SUFFIXES:
+        return "text"
+    where, record = next(records(path, Reading(errors="replace")), (None, None))
+    if record is None:
+        raise InputError(f"{path}: no record in it")
+    kind = kind_of(record, text_field)
+    if kind is None:
+        raise wrong_fields(where, record, "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items()))
+    return kind
+
+
+def convert(
+    kind: str, name: str, files: Iterable[Path], val_files: Iterable[Path], size: int, root: Path, options: Options
+) -> None:
+    """Write root/KIND/NAME... from `files` (iterated once, so they may be downloads) and print what was made.
+
+    Given `val_files` are the validation side, and nothing else is; otherwise it is split off. `size`: bytes of all
+    files, for the progress bar. Raises InputError for what is wrong in the files, OSError for a full disk and the
+    like; then nothing has been written.
+    """
+    started = time.perf_counter()
+    write = {"text": _write_text, "instructions": _write_instructions, "choices": _write_choices}[kind]
+    with staging(root, f"{kind}/{name}") as folder, _progress_bar(size, name) as bar:
+        options.reading.progress = bar.update
+        counts = write(folder / kind / name, files, val_files, options)
+        read = bar.n
+    for path, count in counts.items():
+        print(f"{root / path.relative_to(folder)}: {count}")
+    for what, count in options.reading.noticed.items():
+        print(f"note: {count:,} {what}")
+    seconds = time.perf_counter() - started
+    print(f"{seconds:.1f} s, {read / 1e6 / seconds:.0f} MB/s of files read")
+
+
+def _progress_bar(total: int, label: str):
+    """Bytes read, on stderr; without a terminal at most a line in ten seconds."""
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 10
+    return tqdm(total=total, desc=label, unit="B", unit_scale=True, mininterval=interval, delay=interval)
+
+
+def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options) -> dict[Path, str]:
+    split = TextSplit(base, options.val_share, options.reading.noticed)
+    with split:
+        source = ""
+        for path in val_files:
+            for document in _documents(path, options):
+                split.add(document, "val")
+        side = "train" if split.documents["val"] else None
+        for path in files:
+            source = source or str(path)
+            for document in _documents(path, options):
+                split.add(document, side)
+                if split.bytes["train"] >= options.max_bytes:
+                    break
+            if split.bytes["train"] >= options.max_bytes:
+                break
+        split.settle(source)
+    return {
+        base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
+        for side in ("train", "val")
+    }
+
+
+def _documents(path: Path, options: Options) -> Iterator[bytes]:
+    reading, treat = options.reading, (options.text_field, options.marker_in_text, options.reading.noticed)
+    if suffix_of(path) not in TEXT_SUFFIXES:
+        for where, record in records(path, reading, [options.text_field]):
+            yield from text_of(where, record, *treat)
+    elif reading.separator == Reading.separator:
+        yield from text_documents(path, reading)
+    else:
+        for number, document in enumerate(text_documents(path, reading), 1):
+            yield from text_of(f"{path} document {number}", {options.text_field: document.decode()}, *treat)
+
+
+def _records(
+    paths: Iterable[Path], columns: tuple[str, ...], options: Options, check: Callable[[str, dict], dict]
+) -> Iterator[dict]:
+    for path in paths:
+        if suffix_of(path) in TEXT_SUFFIXES:
+            raise InputError(f"{path} is plain text; records come as .jsonl, .json or .parquet")
+        for where, record in records(path, options.reading, list(columns)):
+            yield check(where, record)
+
+
+def _write_instructions(
+    base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options
+) -> dict[Path, str]:
+    schema = None
+
+    def check(where: str, record: dict) -> dict:
+        nonlocal schema
+        schema, kept = instruction_of(where, record, schema)
+        return kept
+
+    columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()))
+    val = list(_records(val_files, columns, options, check))
+    train = list(_records(files, columns, options, check))
+    if not train:
+        raise InputError("no record in these files")
+    if options.shuffle:
+        for records_of_a_side in (train, val):
+            random.Random(0).shuffle(records_of_a_side)
+    if val:
+        val = val[: options.val_records]
+    else:
+        held_out = min(1000, max(1, len(train) // 10)) if options.val_records is None else options.val_records
+        if not 0 < held_out < len(train):
+            sizes = f"{len(train)} record(s) in all, {held_out} to hold out"
+            raise InputError(f"{sizes}: training and validation need one each at least; --val_records N")
+        train, val = train[:-held_out], train[-held_out:]
+    _compare_sides(train, val, schema, options.reading.noticed)
+    sides = {base.with_name(f"{base.name}_{side}.json"): items for side, items in (("train", train), ("val", val))}
+    for path, items in sides.items():
+        write_array(path, items)
+    return {path: f"{len(items):,} records ({' + '.join(items[0])})" for path, items in sides.items()}
+
+
+def _compare_sides(train: list[dict], val: list[dict], schema: tuple[str, ...], noticed: Counter) -> None:
+    """Notice validation questions that are trained on, and labels missing on one side (a file sorted by label)."""
+
+    def question(record: dict) -> tuple[str, str]:
+        return record[schema[0]], record.get("input", "")
+
+    known = {question(record) for record in train}
+    noticed["validation records whose question is in training as well"] += sum(question(r) in known for r in val)
+    if schema[1] == "label" and {r["label"] for r in train} != {r["label"] for r in val}:
+        noticed["side(s) without some label: is the file sorted by label? --shuffle mixes it"] += 1
+    noticed += Counter()  # drops zeros
+
+
+def _write_choices(base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options) -> dict[Path, str]:
+    if list(val_files):
+        raise InputError("a choices set is one file, all of it validation; leave --val out")
+    path = base.with_name(f"{base.name}.jsonl")
+    count = write_lines(path, _records(files, ("ind", *CHOICE_FIELDS, *CHOICE_EXTRAS), options, choice_of))
+    if not count:
+        raise InputError("no record in these files")
+    return {path: f"{count:,} records"}

