@@ -1,0 +1,98 @@
+"""One screen at the end of `bash train.sh`: what was made, where it lies, how good it is.
+
+    python data/summary.py stories
+
+Reads only what the stages left in data/: manifests, metrics, scores. What is not there yet is left out.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+
+
+def read(path: Path) -> dict:
+    """A JSON file, or {} where there is none."""
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def last_values(metrics: Path) -> dict:
+    """The last value of every name in a metrics.jsonl: {"step": 1500, "val_loss": 1.2, ...}."""
+    values: dict = {}
+    if metrics.exists():
+        for line in metrics.read_text("utf-8").splitlines():
+            values |= json.loads(line)
+    return values
+
+
+def size(path: Path) -> str:
+    """Size of a file or of all files below a folder, in MB."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
+
+
+def tokenizer_lines(name: str) -> list[str]:
+    """Bytes per token on the validation text, beside GPT-2's."""
+    val = read(DATA / "tokens" / name / "manifest.json").get("shards", {}).get("val", [])
+    tokens = sum(shard["tokens"] for shard in val)
+    if not tokens:
+        return []
+    lines = [f"bytes per token on val.txt   ours {sum(shard['bytes'] for shard in val) / tokens:.2f}"]
+    comparison = read(DATA / "runs" / "bpe" / f"{name}-compare.json")
+    if "gpt2" in comparison:
+        lines[0] += f"   GPT-2's {comparison['gpt2']:.2f}"
+    return lines
+
+
+def base_lines(name: str) -> list[str]:
+    """Losses and multiple-choice accuracy of the base model."""
+    values = last_values(DATA / "runs" / "pretrain" / name / "metrics.jsonl")
+    lines = []
+    if "val_loss" in values:
+        lines.append(f"validation loss              {values['val_loss']:.3f} nats per token, "
+                     f"{values['val_bpb']:.3f} bits per byte, after {values['step']:,} steps")
+    if "choices_acc_token_mean" in values:
+        lines.append(f"multiple choice (4 endings)  {values['choices_acc_token_mean']:.1%}")
+    return lines
+
+
+def tuned_lines(name: str) -> list[str]:
+    """Losses of the fine-tuned models on held-out instructions, and the share of replies that pass."""
+    lines = []
+    for kind in ("lora", "full"):
+        values = last_values(DATA / "runs" / "lora" / f"{name}-{kind}" / "metrics.jsonl")
+        if "eval_loss" in values:
+            lines.append(f"loss on held-out answers     {kind} {values['eval_loss']:.3f} nats per token")
+    scores = read(DATA / "runs" / "lora" / f"{name}-scores.json")
+    if scores:
+        shares = "   ".join(f"{model} {result['macro_average']:.1%}" for model, result in scores.items())
+        lines.append(f"held-out instructions solved {shares}")
+    return lines
+
+
+def main(name: str) -> None:
+    """Print the screen."""
+    def there(*paths: Path) -> list[Path]:
+        return [path for path in paths if path.exists()]
+
+    made = there(DATA / "text" / name, DATA / "tokenizer" / name, DATA / "tokens" / name, DATA / "models" / name,
+                 DATA / "adapters" / f"{name}-lora", DATA / "models" / f"{name}-full")
+    pictures = [picture for stage in ("pretrain", "lora") for folder in sorted((DATA / "runs" / stage).glob(f"{name}*"))
+                if folder.name in (name, f"{name}-lora", f"{name}-full") for picture in sorted(folder.glob("*.png"))]
+    print("\n== made")
+    for path in made:
+        print(f"  {path.relative_to(ROOT)!s:<32}{size(path):>12}")
+    for title, lines in (("measured", tokenizer_lines(name) + base_lines(name) + tuned_lines(name)),
+                         ("pictures", [str(picture.relative_to(ROOT)) for picture in pictures])):
+        if lines:
+            print(f"== {title}")
+            print("\n".join(f"  {line}" for line in lines))
+    flag = "" if name == "stories" else f" --name {name}"
+    step = "generate.sh" if (DATA / "models" / name).exists() else "train.sh"
+    print(f"== next\n  bash {step}{flag}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "stories")
