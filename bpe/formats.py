@@ -17,12 +17,12 @@ from itertools import pairwise
 
 from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points  # noqa: F401  (doctest)
 
-# The splits that a file spells out. GPT-4's as Oniguruma (inside `tokenizers`) must read it: there `{1,3}+` is no
-# possessive quantifier but a repetition, so the possessive marks of OpenAI's version are left out; same pieces.
+# The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
+# `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
 GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 GPT4_REGEX = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
-    r"\s+(?!\S)|\s+"
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s+(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"
 )
 NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
 

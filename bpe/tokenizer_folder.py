@@ -8,15 +8,12 @@ The folder data/tokenizer/NAME/ holds
     NAME.vocab              for people
 """
 
-import ctypes
 import json
-import os
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import formats
+from folder_swap import replacing
 from gpt2_files import gpt2_paths
 from vocabulary import InputError, Vocabulary
 
@@ -102,57 +99,10 @@ def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
 def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
     """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix.
 
-    All files are written and fsynced in a folder beside, which then changes places with the old one in one system
-    call. Whatever else the user keeps in the folder stays there.
+    Whatever else the user keeps in the folder stays there.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file; --out needs a folder")
-    folder = folder.resolve()
-    contents = files(vocabulary, folder.name)
-    beside = folder.parent / f".{folder.name}.tmp"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if beside.exists():
-        _bring_back(beside, folder)
-    beside.mkdir()
-    try:
+    contents = files(vocabulary, folder.resolve().name)
+    with replacing(folder, lambda name: name in NAMES or name.endswith(".vocab"), last="tokenizer.json") as beside:
         for name, text in contents.items():
-            with open(beside / name, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        _fsync(beside)
-        if not folder.exists():
-            os.rename(beside, folder)
-        elif not _exchange(beside, folder):  # no such call here: one by one, the complete tokenizer.json last
-            for name in reversed(contents):
-                os.replace(beside / name, folder / name)
-        _fsync(folder.parent)
-    finally:
-        if beside.exists():
-            _bring_back(beside, folder)
+            (beside / name).write_text(text, encoding="utf-8", newline="")
     return list(contents)
-
-
-def _bring_back(beside: Path, folder: Path) -> None:
-    """Move what is not part of a tokenizer from the replaced folder into the new one, and remove the rest."""
-    for entry in beside.iterdir() if folder.is_dir() else ():
-        if entry.name not in NAMES and entry.suffix != ".vocab" and not (folder / entry.name).exists():
-            os.rename(entry, folder / entry.name)
-    shutil.rmtree(beside)
-
-
-def _exchange(a: Path, b: Path) -> bool:
-    """Let two paths change places, atomically; False where the system or the file system cannot."""
-    if not sys.platform.startswith("linux"):
-        return False
-    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)  # man 2 renameat2; glibc >= 2.28
-    at_cwd, exchange = -100, 2
-    return renameat2 is not None and renameat2(at_cwd, os.fsencode(a), at_cwd, os.fsencode(b), exchange) == 0
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
