@@ -1,0 +1,79 @@
+"""Everything a run needs to continue exactly: one file, complete or absent, never a pickle that runs code.
+
+A checkpoint holds the trained tensors, the optimiser's state, the number of updates done, the time spent, and what the run is
+(settings, data, base, processes): continuing under other conditions is refused with a list of the differences. Randomness
+needs no state: order and dropout of update u depend on (seed, u) alone.
+"""
+
+import fcntl
+import io
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from adapters import write_atomically
+from finetune_settings import InputError, Settings
+
+FILE = "checkpoint.pt"
+FREE = {"resume", "debug", "output_dir_name", "adapter_out", "model_out", "save_interval", "response_tokens", "device",
+        "trust_remote_code", "model_name_or_path", "data_path", "eval_data_path", "lora_load_path"}  # names: their content counts
+
+
+def trained_tensors(model) -> dict:
+    """What training changes, by name; PiSSA's starting point too, because an SVD is not reproducible to the last bit."""
+    tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return tensors | {name: buffer for name, buffer in model.named_buffers() if "lora_initial" in name}
+
+
+def load_tensors(model, tensors: dict):
+    """Puts trained tensors back, in place."""
+    here = trained_tensors(model)
+    for name, tensor in tensors.items():
+        here[name].copy_(tensor)
+
+
+def identity(s: Settings, data: str, base: str, world: int) -> dict:
+    """What must be the same for a run to continue; data and base are hashes."""
+    return {**{key: value for key, value in asdict(s).items() if key not in FREE}, "training data": data, "base weights": base,
+            "processes": world}
+
+
+def save_checkpoint(folder: Path, model, optimizer, progress: dict, who: dict, name: str = FILE):
+    """Replaces the folder's checkpoint; progress: {"step", "elapsed", ...}."""
+    buffer = io.BytesIO()
+    torch.save({"tensors": trained_tensors(model), "optimizer": optimizer.state_dict() if optimizer else None,
+                "progress": progress, "identity": who}, buffer)
+    write_atomically(folder / name, buffer.getbuffer())
+
+
+def load_checkpoint(folder: Path, model, optimizer, who: dict | None, name: str = FILE) -> dict | None:
+    """Restores the checkpoint and returns its progress, None if there is none. who None skips the comparison."""
+    path = folder / name
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]}); "
+                         "remove it, or start anew with --resume never") from None
+    if who is not None and state["identity"] != who:
+        old = state["identity"]
+        differences = [f"{key}: {old.get(key)} -> {who.get(key)}" for key in sorted({*old, *who}) if old.get(key) != who.get(key)]
+        raise InputError(f"{path} belongs to another run ({'; '.join(differences)}); "
+                         "use the same settings, another --output_dir_name, or --resume never")
+    with torch.no_grad():
+        load_tensors(model, state["tensors"])
+    if optimizer:
+        optimizer.load_state_dict(state["optimizer"])
+    return state["progress"]
+
+
+def lock_folder(folder: Path):
+    """Takes the run folder for this process, or refuses; the lock ends with the returned file or the process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "w")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another run is using {folder}; give this one another --output_dir_name") from None
+    return file

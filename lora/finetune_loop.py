@@ -1,0 +1,343 @@
+"""The fine-tuning loop, from top to bottom: data, model, updates, evaluation, results.
+
+    result = fine_tune(Settings(model_name_or_path="data/models/stories", ...))      # one process, or under torchrun
+
+Each update takes train_batch_size x gradient_accumulation_steps x processes examples. Its loss is the mean over all their
+labelled tokens: every pass adds (sum of its tokens' losses) / (labelled tokens of the whole update), which every process
+knows beforehand from the data, so 1 x 32, 32 x 1 and any number of processes give the same gradient.
+"""
+
+import hashlib
+import json
+import math
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from adapters import adapter_of, save_adapter, write_atomically
+from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
+from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model
+from finetune_report import Journal, write_report
+from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
+from fused_head import labelled_loss
+from instructions import Examples, encode_records, read_records, split_records
+from packing import pack, pad, plan_epoch
+from tqdm import tqdm
+
+from lora import convert_lora_to_linear_layer, merge_lora, unmerge_lora
+
+
+class Diverged(RuntimeError):
+    """The loss or the gradient is not finite; the weights are those before the bad update."""
+
+
+class Stopped(RuntimeError):
+    """Interrupted by a signal, after the update was finished and a checkpoint saved."""
+
+    def __init__(self, number: int, folder: Path):
+        super().__init__(f"stopped by signal {number}; the same command with --output_dir_name {folder.name} continues")
+        self.status = 128 + number
+
+
+@dataclass
+class Data:
+    """Tokenised training and evaluation examples, and some evaluation records to show answers for."""
+
+    train: Examples
+    evaluation: Examples | None
+    show: list
+
+
+def load_data(s: Settings, tokenizer, max_length: int) -> Data:
+    """Reads and tokenises the settings' files; the same for every run that shares them."""
+    def encode(records, path):
+        examples = encode_records(records, tokenizer, s.template, max_length, s.text_mode, s.train_on_prompt)
+        if not len(examples):
+            raise InputError(f"{path}: no example has a label left within --max_length {max_length}")
+        return examples
+
+    records = read_records(s.data_path)
+    held_out = read_records(s.eval_data_path) if s.eval_data_path else []
+    if not held_out and s.text_mode != "blocks":
+        records, held_out = split_records(records, s.eval_ratio)
+    train = encode(records, s.data_path)
+    evaluation = encode(held_out, s.eval_data_path or s.data_path) if held_out else None
+    if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
+        train, evaluation = split_examples(train, s.eval_ratio)
+    return Data(train, evaluation, [record for record in held_out[:4] if "instruction" in record])
+
+
+def split_examples(examples: Examples, ratio: float):
+    """The last `ratio` of the blocks, at least one if there are two, for evaluation."""
+    kept, held = split_records(list(range(len(examples))), ratio)
+    def part(indices):
+        if not indices:
+            return None
+        start, stop = examples.starts[indices[0]], examples.starts[indices[-1] + 1]
+        return Examples(examples.tokens[start:stop], examples.starts[indices[0]:indices[-1] + 2] - start,
+                        examples.first_label[indices[0]:indices[-1] + 1])
+    return part(kept), part(held)
+
+
+def learning_rate(s: Settings, progress: float) -> float:
+    """The rate at a share 0..1 of the run: linear warm-up, then a cosine from lr to 0.1 lr.
+
+    >>> [round(learning_rate(Settings(lr=1.0, lr_warmup_ratio=0.1), p), 3) for p in (0.05, 0.1, 0.55, 1.0)]
+    [0.5, 1.0, 0.55, 0.1]
+    """
+    if progress < s.lr_warmup_ratio:
+        return s.lr * progress / s.lr_warmup_ratio
+    done = (progress - s.lr_warmup_ratio) / (1 - s.lr_warmup_ratio)
+    return s.lr * (0.1 + 0.45 * (1 + math.cos(math.pi * min(done, 1))))
+
+
+def make_optimizer(s: Settings, model):
+    """AdamW(0.9, 0.95), decay on matrices only; LoRA+: B at loraplus_ratio times the rate. Groups carry their factor."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = s.loraplus_ratio if name.endswith("lora_left_weight") else 1.0
+            decay = s.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((factor, decay), []).append(parameter)
+    return torch.optim.AdamW([{"params": group, "factor": factor, "weight_decay": decay}
+                              for (factor, decay), group in groups.items()], lr=s.lr, betas=(0.9, 0.95), fused=True)
+
+
+class Trainer:
+    """What one process needs for an update: the model, the data, its share of the examples."""
+
+    def __init__(self, s: Settings, model, data: Data, device, dtype, rank: int = 0, world: int = 1, pad_id: int = 0):
+        self.s, self.model, self.data, self.device, self.rank, self.world = s, model, data, device, rank, world
+        self.pad_id = pad_id
+        self.autocast = dtype if dtype != torch.float32 and not s.use_lora else None
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.per_update = s.train_batch_size * s.gradient_accumulation_steps * world
+        self.updates_per_epoch = math.ceil(len(data.train) / self.per_update)
+        self.total = s.max_steps or max(1, math.ceil(s.epochs * self.updates_per_epoch))
+        self.epoch, self.plan = -1, []
+
+    def loss(self, examples, chosen):
+        """Sum of the losses over the labelled tokens of the chosen examples."""
+        batch = pack(examples, chosen, self.device) if self.s.packing else pad(examples, chosen, self.device, self.pad_id)
+        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            return labelled_loss(self.model, batch)
+
+    def chosen(self, step: int):
+        """The examples of update `step`, all processes'."""
+        epoch, index = divmod(step, self.updates_per_epoch)
+        if epoch != self.epoch:
+            self.plan = plan_epoch(self.data.train.lengths, self.per_update, self.s.seed, epoch, bucket=not self.s.packing)
+            self.epoch = epoch
+        return self.plan[index]
+
+    def gradient(self, step: int, stop: int = 0):
+        """Fills .grad with the update's gradient, summed over processes. Returns (mean loss, labelled tokens, tokens, stop)."""
+        chosen = self.chosen(step)
+        labelled = int(self.data.train.labels[chosen].sum())
+        torch.manual_seed((self.s.seed * 1_000_003 + step) * self.world + self.rank)  # dropout depends on the update alone
+        total = torch.zeros((), device=self.device)
+        mine = chosen[self.rank::self.world]
+        for i in range(0, len(mine), self.s.train_batch_size):
+            loss = self.loss(self.data.train, mine[i:i + self.s.train_batch_size]) / labelled
+            loss.backward()
+            total += loss.detach()
+        if self.world > 1:
+            total, stop = self.sum_over_processes(total, stop)
+        return float(total), labelled, int(self.data.train.lengths[chosen].sum()), int(stop)
+
+    def sum_over_processes(self, total, stop):
+        """Adds up all gradients, the losses and the wish to stop in one exchange; a process without examples adds zeros."""
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        flat = torch.cat([*(grad.float().flatten() for grad in grads), total[None], total.new_tensor([stop])])
+        dist.all_reduce(flat)
+        offset = 0
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = flat[offset:offset + grad.numel()].view_as(grad).to(grad.dtype)
+            offset += grad.numel()
+        return flat[-2], float(flat[-1])
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Mean loss per labelled token over the whole evaluation set: each token counts once, whatever the batches."""
+        examples, size = self.data.evaluation, self.s.eval_batch_size
+        self.model.eval()
+        order = examples.lengths.argsort(kind="stable")[::-1]
+        batches = [order[i:i + size] for i in range(0, len(order), size)]
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for batch in batches[self.rank::self.world]:
+            total += self.loss(examples, batch)
+        if self.world > 1:
+            dist.all_reduce(total)
+        self.model.train()
+        return float(total) / int(examples.labels.sum())
+
+
+def data_hash(examples: Examples) -> str:
+    """Short hash of the tokens and labels that are trained on."""
+    return hashlib.sha256(examples.tokens.tobytes() + examples.starts.tobytes() + examples.first_label.tobytes()).hexdigest()[:16]
+
+
+def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int = 1) -> dict:
+    """Trains as the settings say and writes the run folder; returns {"folder", "step", "train_loss", "eval_loss", ...}.
+
+    data: tokenised before, for many runs on the same files. Raises InputError for bad settings or files, Diverged, Stopped.
+    """
+    check_settings(s)
+    torch.set_float32_matmul_precision(s.matmul_precision)
+    device = choose_device(s.device, rank)
+    dtype = choose_dtype(s.dtype, device)
+    folder = run_folder(s, time.strftime("%Y%m%d-%H%M%S"))
+    lock = lock_folder(folder) if rank == 0 else None
+    tokenizer = load_tokenizer(s.model_name_or_path, s.trust_remote_code)
+    model, base_hash = prepare_model(s, device, dtype, len(tokenizer))
+    max_length = min(s.max_length, getattr(model.config, "max_position_embeddings", None) or s.max_length)
+    data = data or load_data(s, tokenizer, max_length)
+    trainer = Trainer(s, model, data, device, dtype, rank, world, tokenizer.pad_token_id or tokenizer.eos_token_id)
+    optimizer = make_optimizer(s, model)
+    who = identity(s, data_hash(data.train), base_hash, world)
+    progress = load_checkpoint(folder, model, optimizer, who) if s.resume == "auto" else None
+    progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False}
+    journal = Journal(folder, progress["step"], quiet=rank > 0)
+    if rank == 0:
+        arguments = {key: shareable(value) if isinstance(value, str) else value for key, value in asdict(s).items()}
+        arguments |= {"base_sha256": base_hash, "torch": torch.__version__, "processes": world}
+        write_atomically(folder / "arguments.json", (json.dumps(arguments, indent=2) + "\n").encode())
+    describe(journal, s, trainer, folder, max_length, dtype, progress)
+    run_updates(s, trainer, optimizer, journal, folder, who, progress)
+    if s.patience and progress["best"] is not None:
+        load_checkpoint(folder, model, None, None, "best.pt")
+        progress["eval_loss"] = progress["best"]
+    if rank == 0:
+        save_results(s, model, tokenizer, folder, base_hash)
+        write_report(s, model, tokenizer, data, folder)
+    journal.close()
+    if lock:
+        lock.close()
+    return {"folder": str(folder), "step": progress["step"], "eval_loss": progress["eval_loss"],
+            "train_loss": progress.get("train_loss"), "seconds": progress["elapsed"]}
+
+
+def describe(journal, s, trainer, folder, max_length, dtype, progress):
+    """Prints the derived quantities of the run."""
+    train, held_out = trainer.data.train, trainer.data.evaluation
+    trained = sum(p.numel() for p in trainer.parameters)
+    whole = sum(p.numel() for p in trainer.model.parameters())
+    journal.say(f"{'LoRA' if s.use_lora else 'full'} fine-tuning of {shareable(s.model_name_or_path)}: {trained:,} of {whole:,} "
+                f"parameters trained ({trained / whole:.2%}), {str(dtype).removeprefix('torch.')}, {trainer.world} process(es), "
+                f"run folder {folder}")
+    for name, examples in (("training", train), ("evaluation", held_out)):
+        if examples is not None:
+            journal.say(f"{name}: {len(examples):,} examples, {len(examples.tokens):,} tokens, {int(examples.labels.sum()):,} of them "
+                        f"labelled; {examples.truncated:,} cut at {max_length} tokens, {examples.dropped:,} dropped without a label")
+    if held_out is None:
+        journal.say("no evaluation set: eval_ratio is 0 or there is one record only")
+    journal.say(f"{trainer.total:,} updates of {trainer.per_update} examples = {s.train_batch_size} x "
+                f"{s.gradient_accumulation_steps} x {trainer.world}, {trainer.updates_per_epoch:,} per epoch")
+    if progress["step"]:
+        journal.say(f"continuing after update {progress['step']:,}")
+
+
+def run_updates(s, trainer, optimizer, journal, folder, who, progress):
+    """Updates until the end, the clock, a signal or a standstill; `progress` is kept up to date and saved."""
+    caught = []
+    handlers = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    start = time.monotonic() - progress["elapsed"]
+    save_interval = s.save_interval or s.eval_interval
+    bar = tqdm(total=trainer.total, initial=progress["step"], desc="fine-tuning", unit="update", dynamic_ncols=True,
+               disable=trainer.rank > 0, mininterval=0.5 if journal.terminal else 10)
+    try:
+        if progress["step"] == 0 and trainer.data.evaluation is not None:
+            progress["eval_loss"] = trainer.evaluate()
+            journal.write(step=0, time=time.monotonic() - start, eval_loss=progress["eval_loss"])
+        share = share_of_run(s, trainer, progress["step"], start)
+        while not progress["done"] and share < 1:
+            step, begin = progress["step"], time.perf_counter()
+            optimizer.zero_grad(set_to_none=True)
+            loss, labelled, tokens, stop = trainer.gradient(step, int(bool(caught)))
+            norm = float(torch.nn.utils.clip_grad_norm_(trainer.parameters, s.max_grad_norm or math.inf))
+            if not math.isfinite(loss) or not math.isfinite(norm):
+                raise Diverged(f"loss {loss}, gradient norm {norm} at update {step + 1} (examples {trainer.chosen(step)[:8].tolist()}...); "
+                               f"lower --lr (now {s.lr:g})")
+            rate = learning_rate(s, share_of_run(s, trainer, step + 1, start))
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["factor"]
+            optimizer.step()
+            progress |= {"step": step + 1, "elapsed": time.monotonic() - start, "train_loss": loss}
+            seconds = time.perf_counter() - begin
+            journal.write(step=step + 1, time=progress["elapsed"], epoch=(step + 1) / trainer.updates_per_epoch, loss=loss, lr=rate,
+                          grad_norm=norm, tokens=tokens, labelled_tokens=labelled, tokens_per_second=tokens / seconds)
+            bar.update()
+            share = share_of_run(s, trainer, step + 1, start)
+            if trainer.data.evaluation is not None and ((step + 1) % s.eval_interval == 0 or share >= 1):
+                note_evaluation(s, trainer, journal, folder, who, progress, trainer.evaluate(), start)
+                bar.set_postfix_str(f"loss {loss:.3f}, eval {progress['eval_loss']:.3f}")
+            progress["done"] = progress["done"] or share >= 1
+            stop = stop or (trainer.world == 1 and caught)
+            if trainer.rank == 0 and ((step + 1) % save_interval == 0 or progress["done"] or stop):
+                journal.flush()
+                save_checkpoint(folder, trainer.model, optimizer, progress, who)
+            if stop and not progress["done"]:
+                raise Stopped(caught[0] if caught else signal.SIGTERM, folder)
+    finally:
+        bar.close()
+        journal.flush()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def note_evaluation(s, trainer, journal, folder, who, progress, loss, start):
+    """Records an evaluation; with patience keeps the best weights and ends the run at a standstill."""
+    progress["eval_loss"] = loss
+    journal.write(step=progress["step"], time=time.monotonic() - start, eval_loss=loss)
+    if not s.patience:
+        return
+    if progress["best"] is None or loss < progress["best"]:
+        progress |= {"best": loss, "bad": 0}
+        if trainer.rank == 0:
+            save_checkpoint(folder, trainer.model, None, progress, who, "best.pt")
+    else:
+        progress["bad"] += 1
+        progress["done"] = progress["bad"] >= s.patience
+
+
+def share_of_run(s, trainer, step: int, start: float) -> float:
+    """How much of the run is over, 0..1, by updates or by the first process's clock, whichever is further."""
+    share = step / trainer.total
+    if s.minutes:
+        clock = torch.tensor([(time.monotonic() - start) / (60 * s.minutes)], device=trainer.device)
+        if trainer.world > 1:
+            dist.broadcast(clock, 0)
+        share = max(share, float(clock))
+    return share
+
+
+def save_results(s, model, tokenizer, folder: Path, base_hash: str):
+    """The adapter in the run folder and in adapter_out; the whole model in model_out (full fine-tuning: at least in the folder)."""
+    if s.use_lora:
+        adapter = adapter_of(model, shareable(s.model_name_or_path), base_hash)
+        for place in filter(None, (folder / "adapter", s.adapter_out)):
+            save_adapter(adapter, place, model)
+    place = s.model_out or ("" if s.use_lora else folder / "model")
+    if place:
+        save_model(model, tokenizer, place)
+
+
+def save_model(model, tokenizer, place):
+    """A Hugging Face folder of the model, adapters merged in; the model in memory stays as it was."""
+    merge_lora(model)
+    layers = model.state_dict()
+    state = {}
+    for name, tensor in layers.items():
+        if "lora_" in name:
+            continue
+        owner = model.get_submodule(name.rpartition(".")[0])
+        state[name] = tensor.t().contiguous() if getattr(owner, "is_conv1d", False) and name.endswith(".weight") else tensor
+    model.save_pretrained(place, state_dict=state)
+    tokenizer.save_pretrained(place)
+    unmerge_lora(model)
+
+
+__all__ = ["Data", "Diverged", "Stopped", "Trainer", "convert_lora_to_linear_layer", "fine_tune", "load_data", "save_model"]

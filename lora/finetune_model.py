@@ -1,0 +1,160 @@
+"""The base model and its tokenizer, made ready for training: device, types, fused operations, adapter, attention.
+
+Nothing here knows a model family by name: a slow operation is replaced where the replacement gives the same numbers.
+"""
+
+import logging
+import os
+from pathlib import Path
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import torch
+import torch.nn.functional as F
+import transformers
+from adapters import base_sha256, install_adapter, load_adapter
+from finetune_settings import InputError, Settings
+from packing import use_packed_attention
+from torch import nn
+
+from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
+
+transformers.logging.set_verbosity_error()
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def choose_device(device: str, rank: int = 0) -> torch.device:
+    """auto: this process's GPU if there is one, else the CPU."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda, but PyTorch sees no CUDA device; use --device cpu")
+    return torch.device(device, rank) if device == "cuda" else torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """auto: bf16 on a GPU that has it, fp32 elsewhere."""
+    if dtype == "auto":
+        dtype = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+
+
+def from_pretrained(factory, name: str, **options):
+    """factory.from_pretrained(name), its failures as one line; a name that looks like a path must be a folder."""
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.startswith("data/")
+    if looks_local and not Path(name).is_dir():
+        raise InputError(f"no model folder '{name}'; make the default base model with: bash train.sh pretrain")
+    try:
+        return factory.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        where = "is not a complete model folder" if Path(name).is_dir() else "is neither a folder nor within reach on the hub"
+        raise InputError(f"'{name}' {where}: {reason}") from None
+
+
+def load_tokenizer(name: str, trust_remote_code: bool = False):
+    """The model's own tokenizer."""
+    return from_pretrained(transformers.AutoTokenizer, name, trust_remote_code=trust_remote_code)
+
+
+def load_base(name: str, dtype=torch.float32, device="cpu", trust_remote_code: bool = False):
+    """The base model in `dtype`; only the safetensors weights of a folder are read."""
+    model = from_pretrained(transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code,
+                            use_safetensors=True)
+    model.config.use_cache = False
+    return model.to(device)
+
+
+def set_dropout(model, rate: float):
+    """Gives every dropout of the model this rate, those that are plain numbers (attention) included."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name in ("attention_dropout", "attn_dropout", "dropout_prob"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)
+
+
+class FusedRMSNorm(nn.Module):
+    """torch's RMS norm with the weight of a written-out one."""
+
+    def __init__(self, weight, eps):
+        super().__init__()
+        self.weight, self.eps = weight, eps
+
+    def forward(self, x):
+        """X (..., C) -> (..., C)."""
+        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+
+
+def fuse_operations(model):
+    """Replaces activations and norms that are written out in several operations by PyTorch's fused ones.
+
+    GPT-2's `gelu_new` costs about nine times the fused tanh-GELU. A module is replaced only if both give the same numbers on
+    a test input, so a norm that adds one to its weight, say, stays as it is.
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            new = fused(child)
+            if new is not None:
+                setattr(parent, name, new)
+    return model
+
+
+def fused(module):
+    """The fused equivalent of an activation or a norm, None if there is none."""
+    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if type(module).__module__.startswith("torch."):
+        return None
+    if weight is None and "gelu" in type(module).__name__.lower():
+        new, probe = nn.GELU(approximate="tanh"), torch.linspace(-6, 6, 256)
+    elif type(module).__name__.endswith("RMSNorm") and weight is not None and weight.ndim == 1 and eps is not None:
+        new = FusedRMSNorm(weight, eps)
+        probe = torch.linspace(-2, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype).view(4, -1)
+    else:
+        return None
+    with torch.no_grad():
+        close = torch.allclose(module(probe).float(), new(probe).float(), rtol=1e-5 if probe.dtype == torch.float32 else 2e-2,
+                               atol=1e-6 if probe.dtype == torch.float32 else 2e-2)
+    return new.train(module.training) if close else None
+
+
+def quantise_base(model):
+    """Stores the blocks' linear layers in int8 with one scale per row (torchao); adapters work on top."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise InputError("--base_int8 needs torchao: pip install torchao") from None
+    from lora import LoRALinear
+
+    quantize_(model, Int8WeightOnlyConfig(), filter_fn=lambda module, name: isinstance(module, LoRALinear))
+
+
+def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained_vocabulary: int = 0):
+    """The model ready to train, and the sha256 of its base weights.
+
+    LoRA: the frozen base in dtype, the adapter in fp32. Full: weights in fp32, bf16 arithmetic by autocast in the loop.
+    """
+    model = load_base(s.model_name_or_path, dtype if s.use_lora else torch.float32, device, s.trust_remote_code)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    if trained_vocabulary > vocabulary:
+        raise InputError(f"the tokenizer of '{s.model_name_or_path}' has {trained_vocabulary} tokens, its model only {vocabulary}")
+    base_hash = base_sha256(model)
+    if s.use_lora:
+        torch.manual_seed(s.seed)
+        if s.lora_load_path:
+            install_adapter(model, load_adapter(s.lora_load_path, model))
+        else:
+            convert_linear_layer_to_lora(model, s.lora_module_name, s.lora_dim, s.lora_scaling, s.dropout, s.rslora, s.lora_init,
+                                         s.dora)
+        only_optimize_lora_parameters(model)
+    set_dropout(model, s.base_dropout)
+    fuse_operations(model)
+    if s.base_int8:
+        quantise_base(model)
+    if s.packing:
+        use_packed_attention(model)
+    if s.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    return model.train(), base_hash

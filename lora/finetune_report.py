@@ -1,0 +1,151 @@
+"""What a run leaves behind: metrics.jsonl, TensorBoard, train_log.txt, then train_data.json, learning_curve.png, response.txt."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from adapters import write_atomically
+from finetune_settings import Settings
+from instructions import render
+from torch.utils.tensorboard import SummaryWriter
+
+PROMPTS = (  # the seed's four
+    "Give three tips for a good meal.",
+    "Write a poem about a delicious night.",
+    "Write a tweet describing your capabilities.",
+    "Pretend you are an alien visiting Earth. Write three opinions you believe.",
+)
+
+
+class Journal:
+    """Appends to the run's logs; lines of updates that a resumed run does again are removed first."""
+
+    def __init__(self, folder: Path, step: int, quiet: bool = False):
+        self.folder, self.quiet, self.terminal = folder, quiet, sys.stderr.isatty()
+        if quiet:
+            return
+        path = folder / "metrics.jsonl"
+        kept = [line for line in read_metrics(path) if line["step"] <= step] if step and path.exists() else []
+        self.metrics = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        for line in kept:
+            self.metrics.write(json.dumps(line) + "\n")
+        self.log = open(folder / "train_log.txt", "a" if step else "w", encoding="utf-8")  # noqa: SIM115
+        self.board = SummaryWriter(str(folder), purge_step=step + 1)
+        self.last = 0.0
+
+    def say(self, text: str):
+        """A line on the terminal and in train_log.txt."""
+        if not self.quiet:
+            print(text, flush=True)
+            self.log.write(text + "\n")
+
+    def write(self, step: int, **values):
+        """One line of metrics."""
+        if self.quiet:
+            return
+        line = {"step": step, **{key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}}
+        self.metrics.write(json.dumps(line) + "\n")
+        self.log.write("  ".join(f"{key} {value:.6g}" for key, value in line.items()) + "\n")
+        for key, value in values.items():
+            if key != "time":
+                self.board.add_scalar(key, value, step)
+        if "eval_loss" in values or time.monotonic() - self.last > 5:
+            self.last = time.monotonic()
+            self.flush()
+
+    def flush(self):
+        """What was written is readable now."""
+        if not self.quiet:
+            self.metrics.flush()
+            self.log.flush()
+
+    def close(self):
+        """Ends all files."""
+        if not self.quiet:
+            self.metrics.close()
+            self.log.close()
+            self.board.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """metrics.jsonl, without a last line that a crash cut short."""
+    lines = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def smooth(values, factor: float = 0.9) -> list[float]:
+    """Exponential moving average, corrected for its start; the input is left alone.
+
+    >>> smooth([2.0, 2.0, 2.0])
+    [2.0, 2.0, 2.0]
+    """
+    average, weight, out = 0.0, 0.0, []
+    for value in values:
+        average, weight = factor * average + (1 - factor) * value, factor * weight + (1 - factor)
+        out.append(average / weight)
+    return out
+
+
+def write_report(s: Settings, model, tokenizer, data, folder: Path):
+    """train_data.json, learning_curve.png and, unless response_tokens is 0, response.txt."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    train = [line for line in lines if "loss" in line]
+    evaluation = [line for line in lines if "eval_loss" in line]
+    curves = {"train": {key: [line[key] for line in train] for key in ("step", "epoch", "loss", "lr")},
+              "eval": {"step": [line["step"] for line in evaluation], "loss": [line["eval_loss"] for line in evaluation]}}
+    write_atomically(folder / "train_data.json", json.dumps(curves).encode())
+    draw_curves(curves, folder / "learning_curve.png")
+    if s.response_tokens:
+        write_atomically(folder / "response.txt", answers(s, model, tokenizer, data.show).encode())
+
+
+def draw_curves(curves: dict, path: Path):
+    """Training loss, raw faint and smoothed, and evaluation loss."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    steps, losses = curves["train"]["step"], curves["train"]["loss"]
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smooth(losses), color="tab:blue", label="training, smoothed")
+    if curves["eval"]["step"]:
+        axes.plot(curves["eval"]["step"], curves["eval"]["loss"], "o-", color="tab:orange", markersize=3, label="evaluation")
+    axes.set(xlabel="updates", ylabel="loss, nats per labelled token")
+    axes.legend()
+    temporary = path.with_name("learning_curve.tmp.png")
+    figure.savefig(temporary, dpi=120)
+    temporary.replace(path)
+    pyplot.close(figure)
+
+
+@torch.no_grad()
+def answers(s: Settings, model, tokenizer, records: list) -> str:
+    """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p 0.92."""
+    asked = [(prompt, "", None) for prompt in PROMPTS]
+    asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in records]
+    model.eval()
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    torch.manual_seed(s.seed)
+    parts = []
+    for instruction, extra, reference in asked:
+        prompt, _ = render(s.template, instruction, extra, "", tokenizer)
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=s.template != "chat").input_ids.to(model.device)
+        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=s.response_tokens, do_sample=True,
+                             temperature=0.7, top_p=0.92, top_k=0, use_cache=True, eos_token_id=tokenizer.eos_token_id,
+                             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
+        answer = tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip()
+        parts.append(f"### {instruction}{' ' + extra if extra else ''}\n{answer}\n"
+                     + (f"--- reference: {reference}\n" if reference is not None else ""))
+    model.set_attn_implementation(attention)
+    model.train()
+    return "\n".join(parts)

@@ -1,0 +1,159 @@
+"""The settings of lora/train.py, with the seed's names and defaults, and what can be said about them without torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "data" / "runs" / "lora"
+
+
+class InputError(ValueError):
+    """A user's mistake: reported in one or two lines, without a traceback."""
+
+
+@dataclass
+class Settings:
+    """One fine-tuning run."""
+
+    model_name_or_path: str = "gpt2"
+    """base model: a folder, or a name on the Hugging Face hub"""
+    data_path: str = str(ROOT / "data" / "instructions" / "stories_train.json")
+    """records to train on: .json, .jsonl or .txt (see lora/instructions.py)"""
+    eval_data_path: str = ""
+    """records to evaluate on; empty: the last eval_ratio of data_path"""
+    trust_remote_code: bool = False
+    """run Python code that comes with the model; only for sources you trust"""
+
+    max_length: int = 512
+    """longest example in tokens, prompt and answer; longer ones are cut"""
+    template: Literal["seed", "alpaca", "chat"] = "seed"
+    """how instruction and input become a prompt; chat: the model's own chat template"""
+    text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
+    """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
+    train_on_prompt: bool = False
+    """take the loss on the prompt as well, not on the answer and its end token alone"""
+
+    use_lora: bool = True
+    """True: train an adapter; False: train every weight"""
+    lora_dim: int = 32
+    """rank r of the adapter"""
+    lora_scaling: float = 32.0
+    """alpha; the branch is multiplied by alpha / r"""
+    lora_module_name: str = ""
+    """parts of the names of the layers to adapt, separated by commas (h. or q_proj,v_proj); empty: every linear layer of the blocks"""
+    lora_load_path: str = ""
+    """adapter folder (PEFT's format) to start from"""
+    lora_init: Literal["zero", "pissa"] = "zero"
+    """zero: B = 0; pissa: the leading singular vectors of each weight"""
+    dropout: float = 0.0
+    """share of the branch's inputs dropped in training"""
+    rslora: bool = False
+    """divide alpha by sqrt(r) instead of r"""
+    dora: bool = False
+    """train the norms of the weight's rows as well (DoRA)"""
+    loraplus_ratio: float = 1.0
+    """learning rate of B as a multiple of A's (LoRA+; its paper suggests 16)"""
+    base_dropout: float = 0.0
+    """the base model's own dropout in training; GPT-2 was made with 0.1, 0 is faster"""
+
+    epochs: float = 8.0
+    """passes over the training records"""
+    max_steps: int = 0
+    """stop after this many updates; 0: as epochs says"""
+    minutes: float = 0.0
+    """stop after this many minutes of training, the learning rate following the clock; 0: no limit"""
+    train_batch_size: int = 16
+    """sequences in one forward pass, per process"""
+    gradient_accumulation_steps: int = 4
+    """forward passes per update; every labelled token of an update counts the same"""
+    lr: float = 3e-4
+    """highest learning rate"""
+    lr_warmup_ratio: float = 0.03
+    """share of the updates in which the rate rises from 0; then a cosine to 10% of lr"""
+    weight_decay: float = 0.01
+    """AdamW's decay per update, times the learning rate, of matrices"""
+    max_grad_norm: float = 1.0
+    """the gradient is scaled down to this norm; 0: never"""
+    seed: int = 42
+    """of the adapter's start, the order of the examples and dropout"""
+
+    eval_batch_size: int = 16
+    """sequences in one evaluation pass, per process"""
+    eval_ratio: float = 0.01
+    """share of data_path, its end, held out for evaluation; 0: none"""
+    eval_interval: int = 100
+    """updates between evaluations; there is always one at the start and one at the end"""
+    patience: int = 0
+    """stop after this many evaluations without a better loss, keep the best weights; 0: never"""
+
+    packing: bool = True
+    """lay sequences end to end; False: padded rows of similar length"""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """arithmetic; auto: bf16 on a GPU that has it, fp32 on a CPU. A frozen base is also stored in it, LoRA stays fp32"""
+    base_int8: bool = False
+    """store the frozen base's linear layers in 8 bits (torchao), to save memory"""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """of fp32 matrix products: medium is 2-3 times faster on many CPUs and uses bf16 or TF32 units where there are any"""
+    gradient_checkpointing: bool = False
+    """recompute activations in the backward pass: a third more work, far less memory"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+
+    output_dir_name: str = ""
+    """run folder: a name under data/runs/lora or a path; empty: MODEL-METHOD-TIME"""
+    adapter_out: str = ""
+    """also save the adapter in this folder"""
+    model_out: str = ""
+    """save the whole model in this folder, an adapter merged into it"""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: continue from the checkpoint in the run folder, if there is one"""
+    save_interval: int = 0
+    """updates between checkpoints; 0: eval_interval"""
+    response_tokens: int = 64
+    """length of the answers written to response.txt after training; 0: none"""
+    debug: bool = False
+    """show tracebacks of usage errors"""
+
+
+def check_settings(s: Settings):
+    """Raises InputError naming the flag and its value."""
+    for name in ("max_length", "lora_dim", "train_batch_size", "gradient_accumulation_steps", "eval_batch_size", "eval_interval"):
+        if getattr(s, name) < 1:
+            raise InputError(f"--{name} is {getattr(s, name)}; it must be at least 1")
+    for name in ("lr", "lora_scaling", "loraplus_ratio"):
+        if not getattr(s, name) > 0:
+            raise InputError(f"--{name} is {getattr(s, name)}; it must be above 0")
+    for name in ("dropout", "base_dropout", "eval_ratio", "lr_warmup_ratio"):
+        if not 0 <= getattr(s, name) < 1:
+            raise InputError(f"--{name} is {getattr(s, name)}; it must be at least 0 and below 1")
+    for name in ("epochs", "max_steps", "minutes", "weight_decay", "max_grad_norm", "patience", "save_interval"):
+        if getattr(s, name) < 0:
+            raise InputError(f"--{name} is {getattr(s, name)}; it must not be negative")
+    if not s.use_lora:
+        for name in ("adapter_out", "lora_load_path", "base_int8"):
+            if getattr(s, name):
+                raise InputError(f"--{name} belongs to LoRA; give --use_lora True, or --model_out for full fine-tuning")
+    if s.base_int8 and s.model_out:
+        raise InputError("--model_out with --base_int8 would save the rounded base; save the adapter and merge it into the full one")
+    if s.dora and s.lora_init == "pissa":
+        raise InputError("--dora with --lora_init pissa is not supported; choose one")
+
+
+def run_folder(s: Settings, now: str) -> Path:
+    """Where the run's files go: output_dir_name under data/runs/lora (as it stands, if it is a path), or a name with the time."""
+    if s.output_dir_name:
+        return Path(s.output_dir_name) if "/" in s.output_dir_name else RUNS / s.output_dir_name
+    base = re.sub(r"[^\w.-]+", "-", Path(s.model_name_or_path).name)
+    return RUNS / f"{base}-{f'lora{s.lora_dim}' if s.use_lora else 'full'}-{now}"
+
+
+def shareable(path: str) -> str:
+    """A path as it may be written into saved files: relative to the repository or the present folder, never a home folder's."""
+    if not path or not Path(path).is_absolute():
+        return path
+    for root in (ROOT, Path.cwd()):
+        if Path(path).is_relative_to(root):
+            return str(Path(path).relative_to(root))
+    return Path(path).name

@@ -1,0 +1,67 @@
+"""Cross-entropy at the labelled positions only, its gradient made in the forward pass, in chunks.
+
+GPT-2's head (768 -> 50,257) is 31% of the model's matmul FLOPs, and its logits in fp32 are 200 KB per token: PEFT's step spends
+about half its time and most of its memory there. Only positions with a label need logits, and a chunk of them lives only
+until its gradient (softmax - one-hot) W is formed, so the logits of a whole batch never exist.
+
+Shapes: M labelled positions, C channels, V vocabulary, K rows of a chunk.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+CHUNK_ELEMENTS = 2**23  # logits alive at once, 32 MB in fp32; K = CHUNK_ELEMENTS / V
+
+
+class HeadCrossEntropy(torch.autograd.Function):
+    """Sum over M of -log softmax(h W^T)[target]: the loss of a linear head without bias."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets):
+        """Hidden (M, C), weight (V, C), targets (M) int64 -> scalar fp32."""
+        chunk = max(CHUNK_ELEMENTS // weight.shape[0], 16)
+        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        d_hidden = torch.empty_like(hidden) if needs_hidden else None
+        d_weight = torch.zeros_like(weight) if needs_weight else None
+        total = torch.zeros((), device=hidden.device, dtype=torch.float64)
+        for start in range(0, len(hidden), chunk):
+            h, y = hidden[start:start + chunk], targets[start:start + chunk, None]
+            p = F.log_softmax(h @ weight.t().to(h.dtype), dim=1, dtype=torch.float32)  # (K, V)
+            total -= p.gather(1, y).sum(dtype=torch.float64)
+            if needs_hidden or needs_weight:
+                p.exp_().scatter_add_(1, y, torch.full_like(y, -1, dtype=torch.float32))  # d loss / d logits
+                p = p.to(h.dtype)
+                if needs_hidden:
+                    torch.mm(p, weight.to(h.dtype), out=d_hidden[start:start + chunk])
+                if needs_weight:
+                    d_weight += p.t() @ h
+        ctx.save_for_backward(d_hidden, d_weight)
+        return total.float()
+
+    @staticmethod
+    def backward(ctx, g):
+        """G scalar -> gradients of hidden and weight."""
+        d_hidden, d_weight = ctx.saved_tensors
+        return (None if d_hidden is None else d_hidden * g.to(d_hidden.dtype),
+                None if d_weight is None else d_weight * g.to(d_weight.dtype), None)
+
+
+def has_plain_head(model) -> bool:
+    """Whether logits are hidden @ head.weight^T and nothing else: no bias, LoRA, scaling or soft cap."""
+    head, config = model.get_output_embeddings(), model.config
+    scaled = [getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")]
+    return type(head) is nn.Linear and head.bias is None and all(value in (None, 1.0) for value in scaled)
+
+
+def labelled_loss(model, batch) -> torch.Tensor:
+    """Sum of the cross-entropy over the batch's labelled positions, fp32 scalar; divide by the number of labels yourself.
+
+    batch: packing.Batch, its `predict` (M) the flat positions whose next token is labelled, `targets` (M) those tokens.
+    """
+    if has_plain_head(model):
+        hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state  # (rows, T, C)
+        hidden = hidden.flatten(0, 1).index_select(0, batch.predict)
+        return HeadCrossEntropy.apply(hidden, model.get_output_embeddings().weight, batch.targets)
+    logits = model(**batch.inputs, use_cache=False).logits.flatten(0, 1).index_select(0, batch.predict)
+    return F.cross_entropy(logits.float(), batch.targets, reduction="sum")

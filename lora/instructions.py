@@ -1,0 +1,241 @@
+"""Records to labelled tokens: which file formats are read, how a record becomes a prompt and an answer, where the loss is.
+
+    examples = load_examples("data/instructions/stories_train.json", tokenizer, template="seed", max_length=512)
+
+A file is a JSON list or JSONL of records, or plain text:
+
+    {"instruction", "input" (may be missing or empty), "output"}   Alpaca's schema, laid out by a template
+    {"prompt", "completion"}                                       taken as they are ("chat": as a dialogue)
+    {"text"} or a .txt file, documents ended by a line <|endoftext|>   text_mode "documents" or "blocks"
+    {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a word
+
+The loss is taken on the answer and its end token only. A label is chosen by its position, never by its token id: where the
+padding token is also the end token, as in GPT-2, the end is still learned.
+
+Shapes: L tokens of one example.
+"""
+
+import gzip
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from finetune_settings import InputError
+
+END_OF_TEXT = "<|endoftext|>"
+SENTIMENT = (" negative", " positive")
+ALPACA_HEAD = "Below is an instruction that describes a task"
+ALPACA_TAIL = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
+
+
+def seed_prompt(instruction: str, extra: str) -> str:
+    """The seed's one-line dialogue; the answer follows after a space."""
+    return f"BEGINNING OF CONVERSATION: USER: {instruction}{' ' + extra if extra else ''} ASSISTANT:"
+
+
+def alpaca_prompt(instruction: str, extra: str) -> str:
+    """Stanford Alpaca's two prompts (tatsu-lab/stanford_alpaca, train.py), with and without an input."""
+    if extra:
+        return (f"{ALPACA_HEAD}, paired with an input that provides further context. {ALPACA_TAIL}{instruction}"
+                f"\n\n### Input:\n{extra}\n\n### Response:")
+    return f"{ALPACA_HEAD}. {ALPACA_TAIL}{instruction}\n\n### Response:"
+
+
+def sentiment_prompt(text: str) -> str:
+    """A film review as a question that ` positive` or ` negative` answers."""
+    return f"Review: {text.replace('<br />', ' ')}\nSentiment:"
+
+
+def render(template: str, instruction: str, extra: str, answer: str, tokenizer) -> tuple[str, str]:
+    """One instruction as (prompt, answer with its end token); generate with the prompt alone, from answer "".
+
+    >>> render("seed", "Add.", "1 2", "3", tokenizer)
+    ('BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:', ' 3<|endoftext|>')
+    """
+    if template == "seed":
+        return seed_prompt(instruction, extra), f" {answer}{tokenizer.eos_token}"
+    if template == "alpaca":
+        return alpaca_prompt(instruction, extra), f"{answer}{tokenizer.eos_token}"
+    if template == "chat":
+        if not tokenizer.chat_template:
+            raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
+        user = [{"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
+        prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
+        if not whole.startswith(prompt):
+            raise InputError("this chat template rewrites the question once it is answered; use --template seed or alpaca")
+        return prompt, whole[len(prompt):].rstrip("\n")
+    raise InputError(f"unknown template '{template}'; use seed, alpaca or chat")
+
+
+def read_records(path) -> list[dict]:
+    """The records of a .json, .jsonl or .txt file (each also as .gz); InputError names the file and the record."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except gzip.BadGzipFile as error:
+        raise InputError(f"{path}: {error}") from None
+    if not text.strip():
+        raise InputError(f"{path}: the file is empty")
+    kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
+    if kind == "txt":
+        return [{"text": part.strip()} for part in text.split(END_OF_TEXT) if part.strip()]
+    try:
+        if kind == "jsonl":
+            where, records = "line", []
+            for number, line in enumerate(text.split("\n"), 1):
+                if line.strip():
+                    records.append(json.loads(line))
+        else:
+            where, records = "record", json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {number}" if kind == "jsonl" else f"line {error.lineno}"
+        raise InputError(f"{path}, {place}: not valid JSON ({error.msg})") from None
+    if not isinstance(records, list) or not records:
+        raise InputError(f"{path}: expected a non-empty list of records, found {type(records).__name__}")
+    for number, record in enumerate(records, 1):
+        check_record(record, f"{path}, {where} {number}")
+    return records
+
+
+SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))
+
+
+def check_record(record, where: str):
+    """Raises InputError unless the record has one of the schemas, its texts being strings."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected an object, found {type(record).__name__}")
+    schema = next((keys for keys in SCHEMAS if keys[0] in record), None)
+    if schema is None:
+        raise InputError(f"{where}: needs instruction + output, prompt + completion, or text; it has {sorted(record)}")
+    for key in (*schema, *(["input"] if "input" in record and "instruction" in record else [])):
+        if key not in record:
+            raise InputError(f"{where}: '{key}' is missing")
+        if not isinstance(record[key], str):
+            raise InputError(f"{where}: '{key}' must be text, found {type(record[key]).__name__}")
+
+
+def split_records(records: list, eval_ratio: float) -> tuple[list, list]:
+    """(training, evaluation): the last eval_ratio of the records, at least one of each where there are two; always the same."""
+    if not 0 <= eval_ratio < 1:
+        raise InputError(f"eval_ratio is {eval_ratio}; it must be at least 0 and below 1")
+    count = round(len(records) * eval_ratio)
+    if eval_ratio > 0 and len(records) > 1:
+        count = min(max(count, 1), len(records) - 1)
+    return records[:len(records) - count], records[len(records) - count:]
+
+
+@dataclass
+class Examples:
+    """Tokenised examples, end to end in one array. Example i is tokens[starts[i]:starts[i + 1]], L = lengths[i] tokens, of
+    which those from first_label[i] >= 1 on are predicted. `dropped` had no label left after truncation.
+    """
+
+    tokens: np.ndarray  # (sum of L,) int32
+    starts: np.ndarray  # (examples + 1,) int64
+    first_label: np.ndarray  # (examples,) int64
+    dropped: int = 0
+    truncated: int = 0
+
+    def __len__(self):
+        return len(self.first_label)
+
+    def __getitem__(self, i):
+        return self.tokens[self.starts[i]:self.starts[i + 1]]
+
+    @property
+    def lengths(self):
+        """L of each example."""
+        return np.diff(self.starts)
+
+    @property
+    def labels(self):
+        """Number of predicted tokens of each example, (examples,) int64."""
+        return self.lengths - self.first_label
+
+
+def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Examples:
+    """(prompt ids, answer ids) pairs to Examples of at most max_length tokens.
+
+    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt.
+    """
+    parts, first, dropped, truncated = [], [], 0, 0
+    for prompt, answer in pairs:
+        if len(prompt) + len(answer) > max_length:
+            truncated += 1
+            if keep_end_of_prompt:
+                prompt = prompt[-max(max_length - len(answer), 1):]
+        ids, label = [*prompt, *answer][:max_length], max(len(prompt), 1)
+        if label >= len(ids):
+            dropped += 1
+            continue
+        parts.append(np.asarray(ids, np.int32))
+        first.append(label)
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in parts], dtype=np.int64)]).astype(np.int64)
+    tokens = np.concatenate(parts) if parts else np.zeros(0, np.int32)
+    return Examples(tokens, starts, np.asarray(first, np.int64), dropped, truncated)
+
+
+def tokenize(texts: list[str], tokenizer, start: bool) -> list[list[int]]:
+    """Token ids of each text; `start` adds the token that the model expects at the beginning (BOS), if it has one."""
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    bos = tokenizer.bos_token_id if start and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else None
+    return ids if bos is None else [[bos, *row] for row in ids]
+
+
+def encode_records(records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents",
+                   train_on_prompt=False) -> Examples:
+    """Records of one schema to Examples.
+
+    text_mode says what becomes of {"text"} records: "documents" (one example each, cut at max_length), "blocks" (all
+    text end to end, cut into max_length tokens) or "sentiment" (the label as the answer). train_on_prompt puts the loss on the
+    prompt as well. Prompt and answer are tokenised apart, as they are when the model is asked.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError("the tokenizer names no end token (eos_token), so the end of an answer cannot be learned")
+    if max_length < 2:
+        raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
+    eos, chat = tokenizer.eos_token, template == "chat"
+    texts = [record for record in records if "text" in record and "instruction" not in record and "prompt" not in record]
+    if texts and len(texts) < len(records):
+        raise InputError("records with text alone and with answers are mixed; put them in two files")
+    if texts and text_mode != "sentiment":
+        documents = tokenize([record["text"] + eos for record in records], tokenizer, start=True)
+        if text_mode == "blocks":
+            stream = [token for document in documents for token in document]
+            documents = [stream[i:i + max_length] for i in range(0, len(stream), max_length)]
+        elif text_mode != "documents":
+            raise InputError(f"unknown text_mode '{text_mode}'; use documents, blocks or sentiment")
+        return collect((([], document) for document in documents), max_length)
+    pairs = []
+    for number, record in enumerate(records, 1):
+        if texts:
+            if record.get("label") not in (0, 1):
+                raise InputError(f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}")
+            pairs.append((sentiment_prompt(record["text"]), SENTIMENT[record["label"]] + eos))
+        elif "instruction" in record:
+            extra = record.get("input", "")
+            extra = "" if extra.strip().lower() in ("<noinput>", "noinput") else extra
+            pairs.append(render(template, record["instruction"], extra, record["output"], tokenizer))
+        elif chat:
+            pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
+        else:
+            pairs.append((record["prompt"], record["completion"] + eos))
+    prompts = tokenize([prompt for prompt, _ in pairs], tokenizer, start=not chat)
+    answers = tokenize([answer for _, answer in pairs], tokenizer, start=False)
+    both = zip(prompts, answers, strict=True)
+    if train_on_prompt:
+        both = (([], [*prompt, *answer]) for prompt, answer in both)
+    return collect(both, max_length, keep_end_of_prompt=bool(texts))
+
+
+def load_examples(path, tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False) -> Examples:
+    """A whole file as Examples; InputError where no example is left."""
+    examples = encode_records(read_records(path), tokenizer, template, max_length, text_mode, train_on_prompt)
+    if not len(examples):
+        raise InputError(f"{path}: no example has a label left within max_length {max_length}")
+    return examples
