@@ -22,12 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import story_choices
+import story_tasks
 from story_grammar import Random, Shape, Story, choose, compose, read_shapes
 from story_shapes_home import HOME
 
 END_OF_TEXT = "<|endoftext|>"
 SHAPES: list[Shape] = read_shapes(HOME)
 CHOICES = 600  # multiple-choice items
+INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
+INSTRUCTIONS_HELD_OUT = 0.1  # share of the keys of the word families that only validation may use
 VALIDATION_PARTS = 10_000  # granularity of the validation share
 
 
@@ -44,6 +47,12 @@ def english_stories(rnd: Random) -> Iterator[Story]:
     """Endless stories of every shape."""
     while True:
         yield compose(choose(rnd, SHAPES), rnd)
+
+
+def short_stories(rnd: Random) -> Iterator[Story]:
+    """Endless stories for the instructions: what can be left out is left out, the character's trait is named."""
+    while True:
+        yield compose(choose(rnd, SHAPES), rnd, short=True, trait=True)
 
 
 def document(rnd: Random) -> tuple[str, str]:
@@ -123,9 +132,18 @@ def write(out_root: Path, megabytes: float, seed: int, validation_share: float =
     rnd = random.Random(seed + 1).random
     held_out = (story for story in english_stories(rnd) if is_validation(story.key, validation_share))
     choices = story_choices.items(held_out, CHOICES, rnd)
+    train, val = story_tasks.instruction_set(
+        short_stories(rnd), rnd, *INSTRUCTIONS,
+        held_out=lambda key: is_validation(key, INSTRUCTIONS_HELD_OUT),
+        story_held_out=lambda key: is_validation(key, validation_share),
+    )  # fmt: skip
+    for part, made in (("train", train), ("val", val)):
+        lines = ",\n".join(json.dumps(record, ensure_ascii=False) for record in made)
+        write_file(out_root / "instructions" / f"stories_{part}.json", f"[\n{lines}\n]\n")
     write_file(out_root / "choices" / "stories.jsonl",
                "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in choices))
-    return {**report, "choices": len(choices)}
+    return {**report, "choices": len(choices),
+            "instructions": {"train": len(train), "val": len(val)}}
 
 
 @dataclass

@@ -8,6 +8,7 @@ One block per shape, blocks separated by an empty line (story_shapes_*.py):
     - text                         left out in three stories of ten, and in short ones
     > text                         the ending
     ? question = answer            for the instruction set
+    ! who loses a {O}              what the story is about, after "a girl named Mia"; its slots occur in the story
     ~ A O                          slots of the ending that a multiple-choice item may replace
 
 {he} {him} {his} {himself} are the main character's (A's) own; {B.he} is B's. "a" becomes "an" where it must.
@@ -28,6 +29,9 @@ MACROS = {
     "meet": """[Once upon a time, there was a [|little |young |small ]{A.kind} named {A}. {He} lived in {H}.
 |{A} was a [|little |young ]{A.kind} who lived in {H}.|In {H}, there lived a [little|young] {A.kind} named {A}.
 |There was once a [little|young] {A.kind} [called|named] {A}.|{A} was a {A.kind} from {H}.]""".replace("\n", ""),
+    "trait": """[Once upon a time, there was a {T} {A.kind} named {A}. {He} lived in {H}.
+|{A} was a {T} {A.kind} who lived in {H}.|In {H}, there lived a {T} {A.kind} named {A}.
+|There was once a {T} {A.kind} [called|named] {A}.|{A} was a {T} {A.kind} from {H}.]""".replace("\n", ""),
     "day": """[One day,|One morning,|One afternoon,|Early one morning,|One fine day,|On a warm afternoon,
 |On a quiet morning,|One day after breakfast,]""".replace("\n", ""),
 }
@@ -109,7 +113,9 @@ class Shape:
     slots: list[tuple[str, str]]  # (slot, pool) in the order of drawing; A is the main character
     lines: list[tuple[str, list]] = field(default_factory=list)  # (mark, compiled text); mark "" or "/" or "-"
     ending: list = field(default_factory=list)
+    meet_with_trait: list | None = None  # the first line for "@meet" with a trait; None where the story names T itself
     questions: list[tuple[list, list]] = field(default_factory=list)
+    topic: str = ""
     swaps: list[str] = field(default_factory=list)  # slots of the ending that make a wrong ending when redrawn
 
 
@@ -159,15 +165,20 @@ def read_shapes(text: str) -> list[Shape]:
         name, _, slots = head.partition(": ")
         shape = Shape(name, [tuple(part.split("=")) for part in slots.split()])
         for line in body:
-            mark, rest = (line[0], line[2:]) if line[:2] in ("/ ", "- ", "> ", "? ", "~ ") else ("", line)
+            mark, rest = (line[0], line[2:]) if line[:2] in ("/ ", "- ", "> ", "? ", "~ ", "! ") else ("", line)
             if mark == ">":
                 shape.ending = compile_text(rest)
+            elif mark == "!":
+                shape.topic = SLOT.sub(slot_reference, rest)
             elif mark == "~":
                 shape.swaps = rest.split()
             elif mark == "?":
                 question, _, answer = rest.partition(" = ")
                 shape.questions.append((compile_text(question), compile_text(answer)))
             else:
+                if rest.startswith("@meet") and "T" not in dict(shape.slots):
+                    shape.slots.append(("T", "mild_trait"))
+                    shape.meet_with_trait = compile_text(rest.replace("@meet", "@trait"))
                 shape.lines.append((mark, compile_text(rest)))
         for slot, pool in shape.slots:
             if (slot, pool) not in ROWS:
@@ -188,11 +199,14 @@ def draw(shape: Shape, rnd: Random) -> Slots:
     return slots
 
 
-def compose(shape: Shape, rnd: Random, short: bool = False) -> Story:
-    """A story of this shape; `short` leaves out what can be left out."""
+def compose(shape: Shape, rnd: Random, short: bool = False, trait: bool = False) -> Story:
+    """A story of this shape; `short` leaves out what can be left out, `trait` always names A's trait T."""
     slots = draw(shape, rnd)
     lines = []
-    for mark, parts in shape.lines:
+    shape_lines = shape.lines
+    if shape.meet_with_trait and (rnd() < 0.4 or trait):
+        shape_lines = [("", shape.meet_with_trait), *shape_lines[1:]]
+    for mark, parts in shape_lines:
         if mark == "-" and (short or rnd() < 0.3):
             continue
         out: list[str] = []

@@ -16,6 +16,7 @@ Then {B} looked {P}. There it was! "[Is this your {O}?|Look what I found!]" {B} 
 ? What did {A} lose? = {O}
 ? Who helped {A} look for the {O}? = {B}
 ? What color was the {O}? = {C}
+! who loses a {C} {O}
 ~ A O B
 
 broken thing: A=child X=fragile G=parent O=sturdy_toy H=home
@@ -29,6 +30,7 @@ broken thing: A=child X=fragile G=parent O=sturdy_toy H=home
 ? What did {A} break? = {X}
 ? Who did {A} tell the truth? = {G}
 ? What was {A} playing with? = {O}
+! who breaks a {X}
 ~ A O G
 
 shared lunch: A=child S=snack B=child T=kind_trait K=result H=home
@@ -44,6 +46,7 @@ shared lunch: A=child S=snack B=child T=kind_trait K=result H=home
 ? What was in {A}'s lunch box? = {S}
 ? Who forgot lunch? = {B}
 ? Who shared lunch with {B}? = {A}
+! who shares a {S}
 ~ A B S
 
 learning: A=child J=skill G=elder H=home
@@ -57,6 +60,7 @@ learning: A=child J=skill G=elder H=home
 > {A} [had learned|now knew] that {J.ing} [takes time|is not learned in a day], and {he} [thanked {his} {G}|gave {his} {G} a big hug] for [never giving up on {him}|helping {him} to keep trying].
 ? What did {A} want to learn? = {J}
 ? Who helped {A}? = {G}
+! who wants to learn how to {J}
 ~ A J G
 
 new child: A=child B=child O=toy C=color T=kind_trait H=home
@@ -71,6 +75,7 @@ new child: A=child B=child O=toy C=color T=kind_trait H=home
 ? Who was new in the class? = {B}
 ? What did {B} hold? = {O}
 ? Who became friends with {B}? = {A}
+! who meets a new {B.kind} named {B}
 ~ A B O
 
 found pet: A=child Y=lost_pet M=adult C=color P=outside H=home
@@ -85,6 +90,7 @@ found pet: A=child Y=lost_pet M=adult C=color P=outside H=home
 ? What animal did {A} find? = {Y}
 ? Who did the {Y} belong to? = {M}
 ? What color was around the neck of the {Y}? = {C}
+! who finds a {Y}
 ~ A M Y
 
 garden: A=child N=seed G=elder H=home
@@ -98,6 +104,7 @@ garden: A=child N=seed G=elder H=home
 > {A} [gave|carried] the first {N} to {his} {G}, because {G.he} had taught {him} [to be patient|how to wait].
 ? What did {A} plant? = {N}
 ? Who gave {A} the seed? = {G}
+! who plants a {N} seed
 ~ A N G
 
 birthday: A=child B=child I=gift C=color G=parent H=home
@@ -112,6 +119,7 @@ birthday: A=child B=child I=gift C=color G=parent H=home
 ? What was in the box? = {I}
 ? Who gave {A} the box? = {B}
 ? What color were the balloons? = {C}
+! who gets a {I}
 ~ A I B
 
 rainy day: A=child B=sibling V=indoor U=outing H=home
@@ -124,6 +132,7 @@ rainy day: A=child B=sibling V=indoor U=outing H=home
 > In the end, {A} and {his} {B} {V.end}, and [neither of them|nobody] [missed|thought about] the {U} anymore.
 ? What did {A} want to make? = {V}
 ? Why could they not go on the {U}? = raining
+! who makes {V}
 ~ A V U
 
 baking: A=child Z=bakery G=elder H=home
@@ -139,6 +148,7 @@ So they began again. This time, {A} [read every line aloud|checked the list twic
 ? What did {A} and {his} {G} forget? = {Z.need}
 ? What did they make? = {Z}
 ? Who baked with {A}? = {G}
+! who bakes a {Z}
 ~ A Z G
 
 night noise: A=child L=noise G=parent O=sturdy_toy H=home
@@ -152,6 +162,7 @@ night noise: A=child L=noise G=parent O=sturdy_toy H=home
 ? What made the noise? = {L}
 ? Who came with a light? = {G}
 ? What did {A} hold? = {O}
+! who hears a noise and holds a {O}
 ~ A L O
 
 contest: A=child E=event R=result G=parent B=child H=home
@@ -166,6 +177,7 @@ contest: A=child E=event R=result G=parent B=child H=home
 ? What was {A} in? = {E}
 ? How did {A} feel at the end? = {R.feel}
 ? What did {A} get? = {R.prize}
+! who is in a {E}
 ~ A R E
 
 sick friend: A=child B=child F=soup V=drawn C=color H=home
@@ -180,6 +192,7 @@ sick friend: A=child B=child F=soup V=drawn C=color H=home
 ? Who was sick? = {B}
 ? What did {A} bring? = {F}
 ? Who visited {B}? = {A}
+! who visits a sick friend named {B}
 ~ A B F
 
 messy room: A=child O=keepsake P=hiding G=parent C=color H=home
@@ -195,6 +208,7 @@ messy room: A=child O=keepsake P=hiding G=parent C=color H=home
 ? What could {A} not find? = {O}
 ? What color was the {O}? = {C}
 ? Who told {A} to clean the room? = {G}
+! who loses a {C} {O} in a messy room
 ~ A O C
 
 stuck in a tree: A=child O=tree_toy B=child C=color I=idea T=kind_trait H=home
@@ -209,6 +223,7 @@ stuck in a tree: A=child O=tree_toy B=child C=color I=idea T=kind_trait H=home
 ? What got stuck in the tree? = {O}
 ? Who had an idea? = {A}
 ? Who was with {A}? = {B}
+! whose {O} is stuck in a tree
 ~ A O B C
 
 snow day: A=child B=sibling W=wear C=color K=snow_nose H=home
@@ -222,6 +237,7 @@ snow day: A=child B=sibling W=wear C=color K=snow_nose H=home
 ? What was the nose of the snowman? = {K}
 ? What did {A} give to the snowman? = {W}
 ? What color was the {W}? = {C}
+! who gives a {C} {W} to a snowman
 ~ A K W
 
 market: A=child S=fruit G=parent M=adult N=coins H=home
@@ -236,6 +252,7 @@ market: A=child S=fruit G=parent M=adult N=coins H=home
 ? What did {A} buy? = {S}
 ? Who sold the {S}? = {M}
 ? Who sent {A} to the market? = {G}
+! who buys {S} at the market
 ~ A S M
 
 stage fright: A=child D=show G=elder B=child H=home
@@ -248,6 +265,7 @@ stage fright: A=child D=show G=elder B=child H=home
 > [Now|After that day], {A} was not so shy anymore, and {he} always remembered how {he} had been {D.role} and how {B} had [helped {him}|held {his} hand].
 ? What was {A} in {D}? = {D.role}
 ? Who helped {A} behind the curtain? = {B}
+! who is {D.role} in {D}
 ~ A D B
 
 lost in a crowd: A=child U=place G=parent M=adult C=color W=wear H=home
@@ -261,6 +279,7 @@ lost in a crowd: A=child U=place G=parent M=adult C=color W=wear H=home
 ? Where did {A} get lost? = {U}
 ? Who helped {A}? = {M}
 ? Who came running? = {G}
+! who gets lost at the {U}
 ~ M A C
 
 neighbor help: A=child M=adult Q=job T=kind_trait H=home
@@ -275,5 +294,6 @@ neighbor help: A=child M=adult Q=job T=kind_trait H=home
 ? Who did {A} help? = {M}
 ? What was {M} trying to do? = {Q}
 ? What did {M} give to {A}? = {Q.tool}
+! who helps {M}
 ~ A M Q
 """

@@ -84,6 +84,8 @@ polite | always said please and thank you
 careful | took good care of everything
 generous | loved to give presents
 playful | loved to run and laugh"""),
+    # Traits that fit any child in any story.
+    "mild_trait": words("kind, clever, cheerful, curious, friendly, playful, gentle, polite, funny, lively"),
     "toy": words("""ball, kite, doll, teddy bear, toy car, toy train, toy boat, toy robot, drum, whistle, yo-yo, puppet,
 toy plane, toy truck, jump rope, toy horse, toy rabbit, toy dinosaur, spinning top, balloon"""),
     "sturdy_toy": words("""ball, doll, teddy bear, toy car, toy train, toy boat, toy robot, drum, puppet, toy plane, toy truck,
