@@ -3,7 +3,7 @@
     >>> tokenizer = BasicTokenizer()
     >>> tokenizer.train("low lower lowest", vocab_size=259)
     >>> tokenizer.encode("lower low"), tokenizer.vocabulary.token_bytes[257]
-    ([258, 101, 114, 32, 257], b'low')
+    ([257, 101, 114, 258], b'low')
 
 Training (Sennrich et al. 2016, arXiv:1508.07909; on bytes: GPT-2): start from the 256 bytes, then again and again
 find the pair of neighbours that occurs most often, give it a new id, and replace it everywhere. Encoding repeats

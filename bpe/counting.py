@@ -1,0 +1,335 @@
+"""Counting the distinct pieces of a corpus: in one pass, in parallel, in memory bounded by the distinct pieces.
+
+    counts = count(["a.txt", "b.txt"], pattern="gpt2", special_tokens=["<|endoftext|>"])
+    counts = count(["a.txt"], shard=(0, 8)); counts.save("part0.npz")        # on each of 8 machines, then
+    counts = Counts.merged([Counts.load(f"part{i}.npz") for i in range(8)])  # exactly the count of the whole
+
+The bytes of all files are cut into as many runs as there are threads, each at a place that no piece crosses
+(split.Cutter). A thread reads its run a megabyte at a time, so the text stays in its cache, finds the pieces
+(scanner.py) and counts them in its own table (word_table.py); the tables are added up in order of the text.
+Words therefore come in the order in which the corpus first shows them, whatever the number of threads.
+"""
+
+import gzip
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from bit_masks import PADDING
+from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
+from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from vocabulary import InputError
+from word_table import WordCounter
+
+CHUNK = 1 << 20  # bytes read at a time: fits a core's cache
+BLOCK = 1 << 15  # pieces found at a time
+LONGEST = (1 << 31) - PADDING - 1  # bytes of one chunk; only text that cannot be cut gets there
+SCANNERS = {"gpt2": gpt2_ends, "gpt4": gpt4_ends}
+CLASSES = character_classes()
+
+
+@dataclass
+class Counts:
+    """Distinct pieces of a corpus and how often each occurs, in the order first seen."""
+
+    data: np.ndarray  # uint8 [bytes + PADDING]: all pieces end to end
+    ends: np.ndarray  # int64 [pieces]: where each ends in data
+    counts: np.ndarray  # int64 [pieces]
+    pattern: str
+    special_tokens: tuple[str, ...]
+    shard: tuple[int, int] = (0, 1)  # which part of the corpus, of how many
+    replaced: int = 0  # bytes that were not UTF-8 and have been replaced
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def items(self) -> Iterator[tuple[bytes, int]]:
+        """(piece, count) of each."""
+        data, start = self.data.tobytes(), 0
+        for end, times in zip(self.ends.tolist(), self.counts.tolist(), strict=True):
+            yield data[start:end], times
+            start = end
+
+    def save(self, path: str | Path) -> None:
+        """Write an .npz: the same counts make the same bytes."""
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        texts = [self.pattern, *self.special_tokens]
+        encoded = [np.frombuffer(to_bytes(text), np.uint8) for text in texts]
+        try:
+            with open(temporary, "wb") as file:
+                np.savez_compressed(
+                    file,
+                    format=np.array([1, *self.shard, self.replaced]),
+                    texts=np.concatenate(encoded),
+                    text_sizes=np.array([len(text) for text in encoded]),
+                    data=self.data[: len(self.data) - PADDING],
+                    sizes=np.diff(self.ends, prepend=0).astype(np.uint32),
+                    counts=self.counts,
+                )
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Counts":
+        """Read what `save` wrote. Raises InputError, naming the file, if it is something else or damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                form, texts, text_sizes = file["format"].tolist(), file["texts"].tobytes(), file["text_sizes"]
+                data, sizes, counts = file["data"], file["sizes"], file["counts"]
+            version, index, total, replaced = form
+            cuts = np.cumsum(text_sizes).tolist()
+            starts = [0, *cuts[:-1]]
+            names = [texts[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, cuts, strict=True)]
+            ends = np.cumsum(sizes, dtype=np.int64)
+            whole = len(ends) == len(counts) and (int(ends[-1]) if len(ends) else 0) == len(data)
+            if version != 1 or not whole or (counts < 1).any() or (sizes < 1).any():
+                raise ValueError("its parts do not fit together")
+        except OSError:
+            raise
+        except Exception as error:  # numpy raises many kinds for a damaged file
+            raise InputError(f"{path}: not a file of counts, or damaged ({error})") from None
+        padded = np.concatenate([data.astype(np.uint8), np.zeros(PADDING, np.uint8)])
+        return cls(padded, ends, counts.astype(np.int64), names[0], tuple(names[1:]), (index, total), replaced)
+
+    @classmethod
+    def merged(cls, parts: Sequence["Counts"]) -> "Counts":
+        """Sum of partial counts, in the order of their shards. Raises InputError if they do not belong together."""
+        parts = sorted(parts, key=lambda part: part.shard)
+        if not parts:
+            raise InputError("counts: no files given")
+        first = parts[0]
+        for part in parts[1:]:
+            for field in ("pattern", "special_tokens"):
+                a, b = getattr(first, field), getattr(part, field)
+                if a != b:
+                    raise InputError(f"counts: counted with different {field}: {a!r} and {b!r}")
+        shards = [part.shard for part in parts if part.shard[1] > 1]
+        for index, total in shards:
+            if shards.count((index, total)) > 1:
+                raise InputError(f"counts: shard {index}/{total} is given twice")
+        for total in {total for _, total in shards}:
+            missing = [i for i in range(total) if (i, total) not in shards]
+            if missing:
+                raise InputError(f"counts: of {total} shards, {missing} are missing")
+        if len(parts) == 1:
+            return first
+        counter = WordCounter()
+        for part in parts:
+            if len(part.data) > LONGEST:
+                raise InputError(f"counts: {len(part.data):,} bytes of distinct pieces are more than 2 GiB")
+            counter.add(part.data, 0, part.ends.astype(np.int32), part.counts)
+        replaced = sum(part.replaced for part in parts)
+        return cls(*counter.words(), first.pattern, first.special_tokens, (0, 1), replaced)
+
+
+class PieceCounter:
+    """Counts the pieces of chunks of text; one for each thread."""
+
+    def __init__(self, pattern: str, special_tokens: Sequence[str], errors: str):
+        self.pattern, self.special_tokens, self.errors = pattern, special_tokens, errors
+        self.words = WordCounter()
+        self.ends = np.empty(BLOCK, np.int32)
+        self.replaced = 0
+
+    def add(self, buffer: bytearray, size: int, name: str, offset: int) -> None:
+        """Count buffer[:size], which has PADDING spare bytes; name and offset are for errors.
+
+        Raises InputError at bytes that are not UTF-8 if errors is "strict".
+        """
+        if self.errors == "replace":
+            text = bytes(memoryview(buffer)[:size])
+            fixed = text.decode("utf-8", "replace").encode()
+            if fixed != text:
+                self.replaced += fixed.count("\ufffd".encode()) - text.count("\ufffd".encode())
+                buffer, size = bytearray(fixed + bytes(PADDING)), len(fixed)
+        data = np.frombuffer(buffer, np.uint8)
+        if self.special_tokens:
+            view = buffer if len(buffer) == size else buffer[:size]
+            segments = [(a, b) for a, b, special in split_specials(view, self.special_tokens) if special is None]
+        else:
+            segments = [(0, size)] if size else []
+        scan = SCANNERS.get(self.pattern)
+        for start, end in segments:
+            if scan is None:
+                self._add_slowly(buffer, data, start, end, name, offset)
+                continue
+            state = new_state(start)
+            while state[AT] < end:
+                found = scan(data, state, end, CLASSES, self.ends)
+                if self.errors == "strict" and state[INVALID] >= 0:
+                    raise not_utf8(name, offset + int(state[INVALID]))
+                if found:
+                    self.words.add(data, start, self.ends[:found])
+                    start = int(self.ends[found - 1])
+
+    def _add_slowly(self, buffer, data, start, end, name, offset) -> None:
+        text = bytes(memoryview(buffer)[start:end])
+        if self.errors == "strict":
+            try:
+                text.decode()
+            except UnicodeDecodeError as error:
+                raise not_utf8(name, offset + start + error.start) from None
+        ends = np.array(piece_ends(text, self.pattern), np.int64) + start
+        self.words.add(data, start, ends.astype(np.int32))
+
+
+def not_utf8(name: str, offset: int) -> InputError:
+    """The error for bytes that are not UTF-8."""
+    return InputError(f"{name}: not UTF-8 at byte {offset:,}; --errors replace puts U+FFFD there and counts them")
+
+
+def read_chunks(read_into: Callable, cutter: Cutter, left: int) -> Iterator[tuple[bytearray, int, int]]:
+    """(buffer, bytes in it, offset of its first byte) of the next `left` bytes, cut where no piece crosses.
+
+    `read_into(view)` fills as much of a memoryview as it can and returns how much, 0 at the end. The buffer has
+    PADDING spare bytes and is used again for the next chunk. Text without a safe place is read until there is one.
+    """
+    buffer = bytearray(CHUNK + PADDING)
+    filled = offset = 0
+    while True:
+        if filled + PADDING >= len(buffer):
+            if len(buffer) > LONGEST:
+                raise InputError(f"pattern: more than 2 GiB without a place to cut for pattern {cutter.pattern!r}")
+            buffer = buffer + bytearray(min(len(buffer), LONGEST + PADDING + 1 - len(buffer)))
+        room = min(left, len(buffer) - PADDING - filled)
+        got = read_into(memoryview(buffer)[filled : filled + room]) if room else 0
+        filled += got
+        left -= got
+        if got == 0:
+            if filled:
+                yield buffer, filled, offset
+            return
+        if filled + PADDING < len(buffer) and left:
+            continue
+        cut = cutter.last_cut(buffer, filled) if left else filled
+        if cut:
+            rest = bytes(memoryview(buffer)[cut:filled])
+            yield buffer, cut, offset
+            offset += cut
+            buffer[: len(rest)] = rest
+            filled = len(rest)
+
+
+def safe_place(path: Path, size: int, offset: int, cutter: Cutter) -> int:
+    """First place at or after `offset` where the file may be cut, its size if there is none or it is packed."""
+    if offset <= 0:
+        return 0
+    if path.suffix == ".gz":
+        return size
+    margin = cutter.reach + 4
+    window = 1 << 12
+    with open(path, "rb") as file:
+        while offset < size:
+            start = max(0, offset - margin)
+            file.seek(start)
+            data = file.read(offset - start + window + margin)
+            high = min(offset - start + window, len(data) - 1)
+            for p in cutter.cuts(data, offset - start, high):
+                return start + p
+            if start + len(data) >= size:
+                break
+            window *= 8
+    return size
+
+
+def file_runs(paths: Sequence[Path], shard: tuple[int, int], parts: int, cutter: Cutter) -> list[list[tuple]]:
+    """The shard's bytes of all files end to end as `parts` lists of (path, start, end), cut at safe places."""
+    sizes = [path.stat().st_size for path in paths]
+    total = sum(sizes)
+    index, shards = shard
+    marks = [total * (index * parts + k) // (shards * parts) for k in range(parts + 1)]
+    runs: list[list[tuple]] = [[] for _ in range(parts)]
+    before = 0
+    for path, size in zip(paths, sizes, strict=True):
+        # neighbours compute the same place from the same mark, so every byte falls to exactly one run
+        places = [safe_place(path, size, min(max(mark - before, 0), size), cutter) for mark in marks]
+        for run, start, end in zip(runs, places[:-1], places[1:], strict=True):
+            if start < end:
+                run.append((path, start, end))
+        before += size
+    return runs
+
+
+def count(
+    sources: Sequence[str | Path] | Iterable[str | bytes],
+    pattern: str = "gpt2",
+    special_tokens: Sequence[str] = (),
+    threads: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    errors: str = "strict",
+    progress: Callable[[int], None] | None = None,
+    texts: bool = False,
+) -> Counts:
+    """Count the distinct pieces of text files (also .gz), or with texts=True of an iterable of str or bytes.
+
+    special_tokens: never counted, and no piece crosses them. threads: all cores if None; texts, and patterns that
+    `regex` splits, use one. shard: (i, n) counts the i-th of n about equal runs of the files' bytes. errors, for
+    bytes that are not UTF-8: "strict" raises InputError with file and offset, "replace" puts U+FFFD, "bytes" takes
+    them as they are. progress(bytes done since the last call) is called from several threads.
+    """
+    compile_pattern(pattern)
+    special_tokens = tuple(special_tokens)
+    if errors not in ("strict", "replace", "bytes"):
+        raise InputError(f"errors: {errors!r} is none of strict, replace, bytes")
+    index, shards = shard
+    if not 0 <= index < shards:
+        raise InputError(f"shard: {index}/{shards}: the first number runs from 0 to {shards - 1}")
+    progress = progress or (lambda done: None)
+    cutter = Cutter(pattern, special_tokens)
+    if texts:
+        if shard != (0, 1):
+            raise InputError("shard: only files can be counted in shards")
+        counters = [PieceCounter(pattern, special_tokens, errors)]
+        for number, text in enumerate(sources):
+            data = to_bytes(text)
+            counters[0].add(bytearray(data + bytes(PADDING)), len(data), f"text {number}", 0)
+            progress(len(data))
+    else:
+        counters = _count_files([Path(path) for path in sources], pattern, cutter, threads, shard, errors, progress)
+    total = counters[0].words
+    for counter in counters[1:]:
+        data, ends, weights = counter.words.words()
+        total.add(data, 0, ends.astype(np.int32), weights)
+    replaced = sum(counter.replaced for counter in counters)
+    return Counts(*total.words(), pattern, special_tokens, shard, replaced)
+
+
+def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
+    threads = threads or os.cpu_count() or 1
+    size = sum(path.stat().st_size for path in paths)
+    parts = min(threads, 1 + size // CHUNK) if pattern in SCANNERS else 1
+    runs = file_runs(paths, shard, parts, cutter)
+    stop = threading.Event()
+
+    def work(run: list[tuple]) -> PieceCounter:
+        counter = PieceCounter(pattern, cutter_tokens, errors)
+        for path, start, end in run:
+            packed = path.suffix == ".gz"
+            with gzip.open(path) if packed else open(path, "rb", buffering=0) as file:
+                file.seek(start)
+                length = LONGEST**2 if packed else end - start
+                for buffer, filled, offset in read_chunks(file.readinto, cutter, length):
+                    counter.add(buffer, filled, str(path), start + offset)
+                    progress(filled)
+                    if stop.is_set():
+                        return counter
+        return counter
+
+    cutter_tokens = [token.decode("utf-8", "surrogatepass") for token in cutter.tokens]
+    if parts == 1:
+        return [work(runs[0])]
+    with ThreadPoolExecutor(parts) as pool:
+        futures = [pool.submit(work, run) for run in runs]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:  # also Ctrl-C: let the others stop at their next chunk
+            stop.set()
+            raise
