@@ -140,7 +140,7 @@ def locate(public: PublicSet, paths: tuple[str, ...]) -> list[Remote]:
 
     session = get_session()
     session.timeout = 10
-    if public.repository.startswith("https:"):
+    if public.repository.startswith("http"):
         url = f"{public.repository}/{public.revision}/{paths[0]}"
         answer = session.head(url, headers={"Accept-Encoding": "identity"})
         answer.raise_for_status()
@@ -169,6 +169,7 @@ def download(remote: Remote, folder: Path) -> Path:
     Raises InputError for too little space or a wrong hash (the file is deleted then); the part stays where the
     network fails.
     """
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
@@ -187,8 +188,13 @@ def download(remote: Remote, folder: Path) -> Path:
         resumed = f", continued at {have / 1e6:,.1f}" if have else ""
         print(f"downloading {remote.path}: {remote.size / 1e6:,.1f} MB{resumed}", file=sys.stderr, flush=True)
         headers = {**(build_hf_headers() if remote.on_hub else {}), "Accept-Encoding": "identity"}
-        with part.open("ab") as file:
-            http_get(remote.url, file, resume_size=have, headers=headers, expected_size=remote.size)
+        try:
+            with part.open("ab") as file:
+                http_get(remote.url, file, resume_size=have, headers=headers, expected_size=remote.size)
+        except OSError as error:
+            if isinstance(error, HTTPError) or error.errno:  # the network, or the disk
+                raise
+            raise InputError(f"{remote.path}: the download ended early; run the command again to continue it") from None
         part.rename(target)
     if _digest(target, len(remote.digest)) != remote.digest:
         target.unlink()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from convert import Options, convert, detect_kind
+from conversion import Options, convert, detect_kind
 from hub_sets import SETS, fetch, locate, reachable
 from readers import Reading, find_files
 from staging import MARKER, InputError, staging
