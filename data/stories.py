@@ -24,10 +24,14 @@ from pathlib import Path
 import story_choices
 import story_tasks
 from story_grammar import Random, Shape, Story, choose, compose, read_shapes
+from story_lessons import lesson
 from story_shapes_home import HOME
+from story_zh import POOLS_ZH, SHAPES_ZH
 
 END_OF_TEXT = "<|endoftext|>"
 SHAPES: list[Shape] = read_shapes(HOME)
+CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
+LESSONS, CHINESE = 0.14, 0.06  # shares of the documents; the rest are English stories
 CHOICES = 600  # multiple-choice items
 INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
 INSTRUCTIONS_HELD_OUT = 0.1  # share of the keys of the word families that only validation may use
@@ -57,7 +61,10 @@ def short_stories(rnd: Random) -> Iterator[Story]:
 
 def document(rnd: Random) -> tuple[str, str]:
     """(key, text) of one document: mostly English stories, some lessons, some Chinese stories."""
-    story = compose(choose(rnd, SHAPES), rnd)
+    which = rnd()
+    if which < LESSONS:
+        return lesson(rnd)
+    story = compose(choose(rnd, CHINESE_SHAPES if which < LESSONS + CHINESE else SHAPES), rnd)
     return story.key, story.tell()
 
 

@@ -116,6 +116,7 @@ class Shape:
     meet_with_trait: list | None = None  # the first line for "@meet" with a trait; None where the story names T itself
     questions: list[tuple[list, list]] = field(default_factory=list)
     topic: str = ""
+    space: str = " "  # between two lines of one paragraph
     swaps: list[str] = field(default_factory=list)  # slots of the ending that make a wrong ending when redrawn
 
 
@@ -128,15 +129,15 @@ class Story:
     key: str  # what makes its content its own: shape, main character and main thing
     lines: list[tuple[str, str]]
     ending: str
-    break_before_ending: str  # line end or space
+    break_before_ending: bool  # whether the ending is a paragraph of its own
 
     def tell(self, ending: bool = True, paragraphs: bool = True) -> str:
         """The text; `ending=False` stops before the last part, `paragraphs=False` keeps it on one line."""
         out = []
         for mark, line in self.lines:
-            out += ("\n" if paragraphs and mark == "/" else " ", line)
+            out += ("\n" if paragraphs and mark == "/" else self.shape.space, line)
         if ending:
-            out += (self.break_before_ending if paragraphs else " ", self.ending)
+            out += ("\n" if paragraphs and self.break_before_ending else self.shape.space, self.ending)
         return fill("".join(out[1:]), self.slots)
 
 
@@ -151,19 +152,19 @@ def fill(text: str, slots: Slots) -> str:
 ROWS: dict[tuple[str, str], list[dict[str, str]]] = {}  # (slot, pool) -> prefixed rows, shared by all shapes
 
 
-def rows_of(slot: str, pool: str) -> list[dict[str, str]]:
+def rows_of(slot: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows of a pool with their keys prefixed: facet "he" of slot B is "B.he", facet "" is "B"."""
     return [{f"{slot}.{facet}" if facet else slot: SLOT.sub(slot_reference, text) for facet, text in row.items()}
-            for row in POOLS[pool]]
+            for row in rows]
 
 
-def read_shapes(text: str) -> list[Shape]:
+def read_shapes(text: str, pools: dict[str, list[dict[str, str]]] = POOLS, space: str = " ") -> list[Shape]:
     """Shapes from their notation (see the top of this file)."""
     shapes = []
     for block in text.strip().split("\n\n"):
         head, *body = block.strip().splitlines()
         name, _, slots = head.partition(": ")
-        shape = Shape(name, [tuple(part.split("=")) for part in slots.split()])
+        shape = Shape(name, [tuple(part.split("=")) for part in slots.split()], space=space)
         for line in body:
             mark, rest = (line[0], line[2:]) if line[:2] in ("/ ", "- ", "> ", "? ", "~ ", "! ") else ("", line)
             if mark == ">":
@@ -182,7 +183,7 @@ def read_shapes(text: str) -> list[Shape]:
                 shape.lines.append((mark, compile_text(rest)))
         for slot, pool in shape.slots:
             if (slot, pool) not in ROWS:
-                ROWS[slot, pool] = rows_of(slot, pool)
+                ROWS[slot, pool] = rows_of(slot, pools[pool])
         shapes.append(shape)
     return shapes
 
@@ -215,4 +216,4 @@ def compose(shape: Shape, rnd: Random, short: bool = False, trait: bool = False)
     ending: list[str] = []
     expand(shape.ending, rnd, ending)
     key = f"{shape.name}|{slots['A']}|{slots[shape.slots[1][0]]}"
-    return Story(shape, slots, key, lines, "".join(ending), "\n" if rnd() < 0.5 else " ")
+    return Story(shape, slots, key, lines, "".join(ending), rnd() < 0.5)

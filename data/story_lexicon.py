@@ -18,7 +18,7 @@ NOUN_TABLE = {
     "vegetable": """carrot carrots 胡萝卜, potato potatoes 土豆, tomato tomatoes 西红柿, onion onions 洋葱,
         cabbage cabbages 白菜, pumpkin pumpkins 南瓜, bean beans 豆子, mushroom mushrooms 蘑菇, cucumber cucumbers 黄瓜,
         pea peas 豌豆""",
-    "food": """egg eggs 鸡蛋, cake cakes 蛋糕, cookie cookies 饼干, sandwich sandwiches 三明治, noodle noodles 面条,
+    "kind of food": """egg eggs 鸡蛋, cake cakes 蛋糕, cookie cookies 饼干, sandwich sandwiches 三明治, noodle noodles 面条,
         pancake pancakes 煎饼, pie pies 馅饼, bun buns 包子""",
     "toy": """ball balls 球, kite kites 风筝, doll dolls 娃娃, robot robots 机器人, drum drums 鼓, balloon balloons 气球,
         puzzle puzzles 拼图, puppet puppets 木偶, block blocks 积木, scooter scooters 滑板车""",

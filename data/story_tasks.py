@@ -29,7 +29,7 @@ SUBJECTS = [("The girl", "her"), ("The boy", "his"), ("My sister", "her"), ("My 
 def group_plural(group: str) -> str:
     """`piece of clothing` -> `pieces of clothing`."""
     head, *rest = group.split(" ", 1)
-    plural = {"person": "people", "vegetable": "vegetables", "food": "foods"}.get(head, head + "s")
+    plural = {"person": "people"}.get(head, head + "s")
     return " ".join([plural, *rest])
 
 

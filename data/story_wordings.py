@@ -1,6 +1,6 @@
 """How the instructions of story_tasks.py are worded, family by family, and the frames of its sentences."""
 
-# ruff: noqa: E501
+import re
 
 # Family, then its wordings, one per line.
 WORDING_TABLE = """story
@@ -144,14 +144,8 @@ group
 
 def wordings() -> dict[str, list[str]]:
     """{family: [wording, ...]} of the table."""
-    table: dict[str, list[str]] = {}
-    for line in WORDING_TABLE.splitlines():
-        if line.startswith("  "):
-            table[family].append(line.strip())
-        else:
-            family = line
-            table[family] = []
-    return table
+    blocks = re.split(r"\n(?! )", WORDING_TABLE.strip())
+    return {family: [line.strip() for line in rest] for family, *rest in (block.splitlines() for block in blocks)}
 
 
 WORDINGS = wordings()
@@ -169,7 +163,7 @@ FRAMES = [
     ("person", "vehicle", "The {} waited for the {}."),
     ("person", "vehicle", "A {} was sitting in the {}."),
     ("person", "fruit", "The {} ate a {} for lunch."),
-    ("person", "food", "The {} shared a {} with a friend."),
+    ("person", "kind of food", "The {} shared a {} with a friend."),
     ("person", "piece of clothing", "The {} lost a {} in the park."),
     ("person", "thing at school", "The {} forgot the {} at home."),
     ("toy", "thing in the house", "The {} was lying next to the {}."),
