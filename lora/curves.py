@@ -1,6 +1,6 @@
 """Learning curves of fine-tuning runs: read, smooth, draw.
 
-A run folder holds `metrics.jsonl`, one JSON object per line: `step` (optimizer steps done) with `train_loss`,
+A run folder holds `metrics.jsonl`, one JSON object per line: `step` (optimizer steps done) with `loss` (training),
 `eval_loss` or both (nats per labelled token). Used by train.py (one run's picture), plot.py and sweep.py (several).
 """
 
@@ -9,12 +9,10 @@ import math
 import os
 from pathlib import Path
 
+from finetune_settings import InputError
+
 INK, FAINT = "#222222", "#dddddd"
 DIVERGED = 2.0  # a run has diverged when its last evaluation is NaN or this many nats above its best
-
-
-class InputError(ValueError):
-    """Bad input from the user: shown as one line, exit status 2."""
 
 
 def smooth(values, width):
@@ -32,7 +30,7 @@ def smooth(values, width):
 
 
 def read_metrics(run_folder):
-    """The curves of one run: {"train_loss": (steps, values), "eval_loss": (steps, values)}.
+    """The curves of one run: {"loss": (steps, values), "eval_loss": (steps, values)}.
 
     A run that was resumed may have logged a step twice; the later line counts. `null` stands for NaN.
     Raises InputError where there is no metrics.jsonl or a line of it is not JSON.
@@ -40,7 +38,7 @@ def read_metrics(run_folder):
     path = Path(run_folder) / "metrics.jsonl"
     if not path.exists():
         raise InputError(f"{path} does not exist: is {run_folder} the folder of a fine-tuning run?")
-    curves = {"train_loss": {}, "eval_loss": {}}
+    curves = {"loss": {}, "eval_loss": {}}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             record = json.loads(line)
@@ -99,7 +97,7 @@ def clip_height(ax, curves):
 def plot_run(run_folder, out_png):
     """Draws one run's train loss (raw faint, smoothed) and evaluation loss over the steps into `out_png`."""
     curves = read_metrics(run_folder)
-    (train_steps, train), (eval_steps, evals) = curves["train_loss"], curves["eval_loss"]
+    (train_steps, train), (eval_steps, evals) = curves["loss"], curves["eval_loss"]
     figure, (ax,) = new_figure(1, width=7.5)
     draw_curve(ax, train_steps, train, max(len(train) // 25, 1), color="#4477aa", label="train")
     if evals:

@@ -1,0 +1,290 @@
+"""Answers the same prompts with a base model, a fully fine-tuned one and any number of LoRA adapters, side by side.
+
+    python lora/generate.py                                       # what `bash train.sh` made, a few prompts
+    python lora/generate.py --prompt "Write a story about a fox." --adapters data/adapters/stories-lora
+    python lora/generate.py --base gpt2 --prompts seed --adapters data/adapters/alpaca-r8 data/adapters/alpaca-r32
+    python lora/generate.py --records data/instructions/stories_val.json --replies replies.jsonl   # to be scored
+
+The base is loaded once; adapters are switched on it. Every model gets the same random numbers (--seed), so that replies
+differ through the models alone. In a terminal the replies stand in columns and more prompts may be typed afterwards;
+elsewhere they follow each other. With --records every model answers every record (greedily, in batches), for
+`python data/checkers.py REPLIES` to score.
+"""
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from finetune_settings import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROMPTS = {
+    "seed": (
+        "Give three tips for a good meal.",
+        "Write a poem about a delicious night.",
+        "Write a tweet describing your capabilities.",
+        "Pretend you are an alien visiting Earth. Write three opinions you believe.",
+    ),
+    "stories": (
+        "Tell me a story about a kind girl named Mia who finds a key.",
+        "Name three animals.",
+        "What is the opposite of big?",
+        "How do you say moon in Chinese?",
+    ),
+}
+
+
+@dataclass
+class Settings:
+    """Which models answer what, and how."""
+
+    base: str = str(ROOT / "data" / "models" / "stories")
+    """base model: a folder, or a name on the Hugging Face hub"""
+    full: str = ""
+    """a fully fine-tuned model to show beside it: a folder or a name; empty: none"""
+    adapters: tuple[str, ...] = ()
+    """adapter folders (PEFT's format), each shown beside the base"""
+    template: Literal["seed", "alpaca", "chat"] = "seed"
+    """how instruction and input become a prompt: as in training"""
+    prompt: tuple[str, ...] = ()
+    """instructions of your own"""
+    input: str = ""
+    """the input that belongs to --prompt"""
+    prompts: str = "stories"
+    """without --prompt: stories, seed (the seed's four instructions) or a file (one per line, or records)"""
+    interactive: bool = False
+    """ask for more prompts afterwards; on by itself in a terminal without --prompt"""
+    max_new_tokens: int = 256
+    """longest reply, in tokens"""
+    temperature: float = 0.7
+    """0: always the most probable token; higher: more varied"""
+    top_p: float = 0.92
+    """sample from the most probable tokens that have this probability together"""
+    seed: int = 42
+    """of the random numbers, the same for every model"""
+    records: str = ""
+    """instruction records (.json, .jsonl) that all models answer greedily; needs --replies"""
+    replies: str = ""
+    """JSONL file to write those replies to"""
+    limit: int = 0
+    """answer the first so many records; 0: all"""
+    batch_size: int = 64
+    """replies made at once"""
+    device: str = "auto"
+    """auto, cpu or cuda"""
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    """arithmetic; auto: bf16 on a GPU that has it, fp32 on a CPU"""
+    trust_remote_code: bool = False
+    """run Python code that comes with the model; only for sources you trust"""
+    web: bool = False
+    """show a page in the browser instead (needs: pip install gradio)"""
+    port: int = 7860
+    """of that page, on this machine only"""
+
+
+class Panel:
+    """The models that answer. `names` are theirs: base, full, then the adapters' folder names."""
+
+    def __init__(self, settings):
+        from adapters import load_adapter
+        from decoding import end_tokens
+        from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
+
+        self.settings = settings
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings.dtype, device)
+        folders = [Path(folder) for folder in settings.adapters]
+        labels = [f.resolve().name for f in folders]
+        self.tokenizer = load_tokenizer(settings.base, settings.trust_remote_code)
+        self.base, self.full = (load_base(name, dtype, device, settings.trust_remote_code).eval() if name else None
+                                for name in (settings.base, settings.full))
+        self.adapters = {label if labels.count(label) == 1 else str(folder): load_adapter(folder, self.base)
+                         for label, folder in zip(labels, folders, strict=True)}
+        self.names = ["base", *(["full"] if settings.full else []), *self.adapters]
+        self.ends = end_tokens(self.base, self.tokenizer)
+
+    def models(self):
+        """Yields (name, model), one after another; an adapter is on the base until the next model is asked for."""
+        from adapters import install_adapter
+
+        from lora import convert_lora_to_linear_layer, merge_lora, unmerge_lora
+
+        yield "base", self.base
+        if self.full is not None:
+            yield "full", self.full
+        for name, adapter in self.adapters.items():
+            yield name, merge_lora(install_adapter(self.base, adapter))
+            convert_lora_to_linear_layer(unmerge_lora(self.base))
+
+    def prompt_ids(self, record):
+        """Token ids of a record as the model was asked in training."""
+        from instructions import render, tokenize
+
+        template = self.settings.template
+        text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
+        return tokenize([text], self.tokenizer, start=template != "chat")[0]
+
+    def answer(self, records, temperature, seed, progress=False):
+        """{model: replies to the records}."""
+        from decoding import PromptTooLongError, complete
+
+        s, prompts = self.settings, [self.prompt_ids(record) for record in records]
+        replies = {}
+        for name, model in self.models():
+            try:
+                ids = complete(model, prompts, self.ends, s.max_new_tokens, temperature, s.top_p, seed, s.batch_size,
+                               label=name if progress else None)
+            except PromptTooLongError as error:
+                raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
+            replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return replies
+
+
+def chosen_prompts(settings):
+    """Records from --prompt or --prompts."""
+    if settings.prompt:
+        return [{"instruction": prompt, "input": settings.input} for prompt in settings.prompt]
+    if settings.prompts in PROMPTS:
+        return [{"instruction": prompt} for prompt in PROMPTS[settings.prompts]]
+    path = Path(settings.prompts)
+    if not path.exists():
+        raise InputError(f"--prompts {settings.prompts}: neither stories nor seed nor a file")
+    if path.suffix in (".json", ".jsonl"):
+        return instruction_records(path)
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not lines:
+        raise InputError(f"--prompts {path}: the file is empty")
+    return [{"instruction": line} for line in lines]
+
+
+def instruction_records(path):
+    """The records of a file, all of them with an instruction; InputError names the first without."""
+    from instructions import read_records
+
+    records = read_records(path)
+    for number, record in enumerate(records, 1):
+        if "instruction" not in record:
+            raise InputError(f"{path}, record {number}: has no instruction to answer")
+    return records
+
+
+def show(panel, records, seed):
+    """Prints every model's reply to each record."""
+    from side_by_side import side_by_side
+
+    width, terminal = shutil.get_terminal_size().columns, sys.stdout.isatty()
+    replies = panel.answer(records, panel.settings.temperature, seed)
+    for i, record in enumerate(records):
+        prompt = "\n".join(filter(None, (record["instruction"], record.get("input", ""))))
+        print(side_by_side(prompt, {name: texts[i] for name, texts in replies.items()}, width, terminal), flush=True)
+
+
+def converse(panel):
+    """Asks for prompts until the end of input."""
+    import contextlib
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  arrow keys and history for input()
+    print("Your prompt (an empty line or Ctrl-D ends):")
+    while True:
+        try:
+            prompt = input("> ").strip()
+        except EOFError:
+            print()
+            return
+        if not prompt:
+            return
+        try:
+            show(panel, [{"instruction": prompt}], panel.settings.seed)
+        except InputError as error:
+            print(f"error: {error}")
+
+
+def write_replies(panel, settings):
+    """Every model's greedy reply to every record, as JSONL in the file --replies (whole or not at all)."""
+    records = instruction_records(settings.records)[: settings.limit or None]
+    replies = panel.answer(records, temperature=0.0, seed=settings.seed, progress=True)
+    path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "check")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        for name, texts in replies.items():
+            for record, reply in zip(records, texts, strict=True):
+                line = {"model": name, **{key: record[key] for key in kept if key in record}, "reply": reply}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    print(f"{len(replies)} models x {len(records):,} replies in {path}")
+
+
+def serve(panel):
+    """A page with a prompt and one box per model."""
+    try:
+        import gradio
+    except ImportError:
+        raise InputError("--web needs gradio, which is not installed: pip install gradio") from None
+
+    def answer(instruction, extra, temperature, seed):
+        replies = panel.answer([{"instruction": instruction, "input": extra}], temperature, int(seed))
+        return [texts[0] for texts in replies.values()]
+
+    with gradio.Blocks(title="Side by side") as page:
+        instruction = gradio.Textbox(label="Instruction", value=chosen_prompts(panel.settings)[0]["instruction"])
+        extra = gradio.Textbox(label="Input (may be empty)")
+        with gradio.Row():
+            temperature = gradio.Slider(0, 1.5, panel.settings.temperature, label="Temperature")
+            seed = gradio.Number(panel.settings.seed, label="Seed", precision=0)
+            button = gradio.Button("Answer", variant="primary")
+        with gradio.Row():
+            boxes = [gradio.Textbox(label=name, lines=12) for name in panel.names]
+        for event in (button.click, instruction.submit):
+            event(answer, [instruction, extra, temperature, seed], boxes)
+    page.launch(server_name="127.0.0.1", server_port=panel.settings.port)
+
+
+def main(settings):
+    """Checks the settings, loads the models, answers."""
+    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1), ("limit", 0)):
+        if getattr(settings, name) < low:
+            raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least {low}")
+    if not 0 < settings.top_p <= 1:
+        raise InputError(f"--top_p is {settings.top_p}; it must be above 0 and at most 1")
+    if bool(settings.records) != bool(settings.replies):
+        raise InputError("--records and --replies belong together: the file to answer and the file to write")
+    if settings.input and not settings.prompt:
+        raise InputError("--input belongs to --prompt")
+    if settings.records and not Path(settings.records).exists():
+        raise InputError(f"--records {settings.records} does not exist; make it with: python data/prepare.py stories")
+    prompts = [] if settings.records else chosen_prompts(settings)
+    for name, folder in (("base", settings.base), ("full", settings.full)):
+        if folder.startswith((str(ROOT), "data/")) and not Path(folder, "config.json").exists():
+            raise InputError(f"--{name}: there is no model {folder} yet; make it with: bash train.sh")
+    for folder in settings.adapters:
+        if not Path(folder, "adapter_config.json").exists():
+            raise InputError(f"--adapters: there is no adapter {folder} yet; make it with: bash train.sh")
+    panel = Panel(settings)
+    if settings.records:
+        write_replies(panel, settings)
+    elif settings.web:
+        serve(panel)
+    else:
+        show(panel, prompts, settings.seed)
+        if settings.interactive or (not settings.prompt and sys.stdin.isatty() and sys.stdout.isatty()):
+            converse(panel)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

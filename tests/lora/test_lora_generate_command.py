@@ -1,0 +1,157 @@
+"""generate.py with a tiny base, a full model and adapters: sections, files of replies, and its refusals."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from adapters import adapter_of, save_adapter
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from lora import convert_linear_layer_to_lora
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATE = ROOT / "lora" / "generate.py"
+spec = importlib.util.spec_from_file_location("lora_generate", GENERATE)
+generate = importlib.util.module_from_spec(spec)
+sys.modules["lora_generate"] = generate
+spec.loader.exec_module(generate)
+
+
+def byte_tokenizer():
+    """<|endoftext|> is 0, then the 256 bytes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({"<|endoftext|>": 0, **{c: i for i, c in enumerate(alphabet, 1)}}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>")
+
+
+def save_model(folder, seed):
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=257, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+                                         num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=256,
+                                         eos_token_id=0, bos_token_id=0, initializer_range=0.3))
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models with spaces")
+    save_model(root / "base", 1)
+    save_model(root / "full", 2)
+    for name, seed in (("one", 3), ("two", 4)):
+        model = AutoModelForCausalLM.from_pretrained(root / "base")
+        torch.manual_seed(seed)
+        convert_linear_layer_to_lora(model, lora_dim=2, lora_scaling=4)
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_left" in parameter_name:
+                torch.nn.init.normal_(parameter, std=0.3)
+        save_adapter(adapter_of(model, "base"), root / name, model)
+    return root
+
+
+def run(folder, *flags):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, str(GENERATE), *map(str, flags)], capture_output=True, text=True, cwd=folder,
+                          env=environment, stdin=subprocess.DEVNULL, check=False)
+
+
+def models_of(folder):
+    return {"base": str(folder / "base"), "full": str(folder / "full"),
+            "adapters": (str(folder / "one"), str(folder / "two"))}
+
+
+def test_replies_to_records_are_those_of_peft(folder, tmp_path, capsys):
+    from instructions import render
+    from peft import PeftModel
+
+    records = [{"instruction": "Add" * n, "input": "1 2", "output": "3", "family": "sum",
+                "check": {"kind": "exact", "answers": ["3"]}} for n in range(1, 6)]
+    (tmp_path / "records.json").write_text(json.dumps(records))
+    generate.main(generate.Settings(
+        **models_of(folder), records=str(tmp_path / "records.json"), replies=str(tmp_path / "out" / "r.jsonl"), limit=4,
+        batch_size=3, max_new_tokens=20))
+    assert "4 models x 4 replies" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "out" / "r.jsonl").read_text("utf-8").splitlines()]
+    assert [line["model"] for line in lines] == [m for m in ("base", "full", "one", "two") for _ in range(4)]
+    assert all({"family", "instruction", "input", "check", "reply"} <= line.keys() for line in lines)
+    tokenizer = byte_tokenizer()
+    for name in ("base", "full", "one", "two"):
+        model = AutoModelForCausalLM.from_pretrained(folder / ("full" if name == "full" else "base"))
+        if name in ("one", "two"):
+            model = PeftModel.from_pretrained(model, folder / name)
+        for line in (line for line in lines if line["model"] == name):
+            prompt, _ = render("seed", line["instruction"], line["input"], "", tokenizer)
+            ids = tokenizer(prompt, return_tensors="pt").input_ids
+            out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False,
+                                 pad_token_id=0)
+            assert line["reply"] == tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip()
+    assert len({line["reply"] for line in lines}) > 4  # the models differ
+
+
+def test_sections_without_a_terminal_and_the_same_reply_whatever_stands_beside(folder, capsys):
+    flags = ("--prompt", "Tell me a story.", "--max_new_tokens", 12)
+    everything = run(folder, "--base", "base", "--full", "full", "--adapters", "one", "two", *flags)
+    assert everything.returncode == 0, everything.stderr
+    assert [everything.stdout.count(f"[{name}]") for name in ("base", "full", "one", "two")] == [1, 1, 1, 1]
+    assert "\x1b" not in everything.stdout
+    generate.main(generate.Settings(base=str(folder / "base"), prompt=("Tell me a story.",), max_new_tokens=12))
+    assert capsys.readouterr().out.strip().split("[base]\n")[1] in everything.stdout
+
+
+def test_own_prompts_and_prompt_files(folder, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("First thing.\n\n写一个故事。\n", encoding="utf-8")
+
+    def output(**options):
+        generate.main(generate.Settings(base=str(folder / "base"), max_new_tokens=3, **options))
+        return capsys.readouterr().out
+
+    shown = output(prompts=str(tmp_path / "mine.txt"))
+    assert "> First thing.\n" in shown and "> 写一个故事。\n" in shown
+    shown = output(prompts="seed")
+    assert "> Give three tips for a good meal.\n" in shown and shown.count("[base]") == 4
+    shown = output(prompt=("One.", "Two."), input="three")
+    assert "> One.\nthree\n" in shown and "> Two.\nthree\n" in shown
+
+
+def test_a_conversation_ends_with_an_empty_line(folder, capsys, monkeypatch):
+    said = iter(["What now?", "b" * 300, ""])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    generate.main(generate.Settings(base=str(folder / "base"), max_new_tokens=3, prompt=("Hi.",), interactive=True))
+    shown = capsys.readouterr().out
+    assert "> Hi." in shown and "> What now?" in shown and "error: record 1" in shown
+
+
+@pytest.mark.parametrize(("flags", "said"), [
+    (["--base", "data/models/nothing"], "bash train.sh"),
+    (["--adapters", "data/adapters/nothing"], "bash train.sh"),
+    (["--top_p", "0"], "--top_p is 0"),
+    (["--max_new_tokens", "0"], "--max_new_tokens is 0"),
+    (["--records", "r.json"], "--replies"),
+    (["--records", "r.json", "--replies", "o"], "r.json does not exist"),
+    (["--input", "x"], "--input belongs to --prompt"),
+    (["--prompts", "nowhere"], "--prompts nowhere"),
+])
+def test_bad_usage_is_one_line_and_status_2(folder, flags, said):
+    done = run(folder, *([] if "--base" in flags else ["--base", folder / "base"]), *flags)
+    assert done.returncode == 2
+    assert said in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") <= 2
+
+
+def test_web_page_without_gradio_says_what_to_install(folder):
+    if importlib.util.find_spec("gradio"):
+        pytest.skip("gradio is installed")
+    with pytest.raises(generate.InputError, match="pip install gradio"):
+        generate.main(generate.Settings(base=str(folder / "base"), web=True))
+
+
+def test_a_prompt_that_is_too_long_is_named(folder):
+    with pytest.raises(generate.InputError, match=r"record 2, model base: prompt of 3\d\d tokens"):
+        generate.main(generate.Settings(base=str(folder / "base"), prompt=("short", "a" * 300)))
