@@ -1,4 +1,4 @@
-"""One attention function that chooses its kernel by device and length, and the key-value cache for generation.
+"""One attention function that chooses its kernel by device, dtype and use, and the key-value cache for generation.
 
 Shapes: B batch, T query positions, S key positions, H query heads, K key-value heads, D head size, L layers.
 """
@@ -8,9 +8,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-# Up to this length a CPU is faster with the T x T scores written out, if the compiler fuses their softmax;
-# the fused kernel wins beyond. Forward + backward at T=256: 7.6 against 18.3 ms, T=1024: 162 against 68 (NOTES.md).
-PLAIN_UP_TO = 512
+# Queries per block of the CPU's causal attention: a block reads only the keys up to its end, and its scores stay small.
+BLOCK = 256
 
 
 def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -19,19 +18,20 @@ def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
     q (B, H, T, D), k and v (B, K, S, D) -> (B, H, T, D). The T queries are the last T of the S positions.
     A boolean mask, broadcastable to (B, H, T, S), True where a query may look, replaces the causal rule.
     """
-    T, S = q.shape[2], k.shape[2]
-    grouped = q.shape[1] != k.shape[1]
+    H, T, S = q.shape[1], q.shape[2], k.shape[2]
+    on_cpu = q.device.type == "cpu"
+    if on_cpu:  # its kernels have no grouped form
+        k, v = repeat_heads(k, H), repeat_heads(v, H)
+        if q.dtype == torch.bfloat16 and mask is None and T == S > 1 and torch.is_grad_enabled():
+            return causal_attention(q, k, v)[0]
     if mask is None and 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    if q.device.type == "cpu" and T == S <= PLAIN_UP_TO and torch.compiler.is_compiling():
-        return plain_attention(q, k, v, mask)
-    if grouped and q.device.type == "cpu":  # the CPU's fused kernel has no grouped form
-        k, v, grouped = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1]), False
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=grouped)
+    causal = mask is None and T > 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != H)
 
 
 def plain_attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The formula written out, with scores and softmax in fp32; also the reference that the tests compare with."""
+    """The formula written out, with scores and softmax in fp32: the reference that the tests compare with."""
     T, S = q.shape[2], k.shape[2]
     if mask is None:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
@@ -43,6 +43,77 @@ def plain_attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
 def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     """(B, K, S, D) -> (B, H, S, D): head h of the queries reads key-value head h // (H / K)."""
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
+
+
+# Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop. Forward and backward
+# take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). An operator, so that torch.compile leaves it alone.
+
+
+@torch.library.custom_op("pretrain::causal_attention", mutates_args=())
+def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention (B, H, T, D) of q, k, v (B, H, T, D), and its weights, the blocks end to end."""
+    from cpu_kernels import causal_softmax_
+
+    B, H, T, D = q.shape
+    q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+    y, weights = torch.empty_like(q), q.new_empty(weight_count(B * H, T))
+    for start, end, block in blocks(weights, B * H, T):
+        torch.bmm(q[:, start:end], k[:, :end].mT, out=block)
+        causal_softmax_(block, D**-0.5)
+        y[:, start:end] = block @ v[:, :end]
+    return y.view(B, H, T, D), weights
+
+
+@torch.library.custom_op("pretrain::causal_attention_backward", mutates_args=())
+def causal_attention_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
+                              weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of q, k, v, each (B, H, T, D), from that of the result."""
+    from cpu_kernels import causal_softmax_backward_
+
+    B, H, T, D = q.shape
+    grad, q, k, v = (x.reshape(B * H, T, D) for x in (grad, q, k, v))
+    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    for start, end, block in blocks(weights, B * H, T):
+        dv[:, :end] += block.mT @ grad[:, start:end]
+        scores = grad[:, start:end] @ v[:, :end].mT
+        causal_softmax_backward_(block, scores, D**-0.5)
+        dq[:, start:end] = scores @ k[:, :end]
+        dk[:, :end] += scores.mT @ q[:, start:end]
+    return dq.view(B, H, T, D), dk.view(B, H, T, D), dv.view(B, H, T, D)
+
+
+@causal_attention.register_fake
+def _(q, k, v):
+    B, H, T, _ = q.shape
+    return q.new_empty(q.shape), q.new_empty(weight_count(B * H, T))
+
+
+@causal_attention_backward.register_fake
+def _(grad, q, k, v, weights):
+    return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
+
+
+def _save_for_backward(ctx, inputs, output):
+    ctx.save_for_backward(*inputs, output[1])
+
+
+causal_attention.register_autograd(lambda ctx, grad, _: causal_attention_backward(grad, *ctx.saved_tensors),
+                                   setup_context=_save_for_backward)
+
+
+def weight_count(heads: int, T: int) -> int:
+    """Elements of all blocks: heads x (queries x keys) of each."""
+    return heads * sum((min(start + BLOCK, T) - start) * min(start + BLOCK, T) for start in range(0, T, BLOCK))
+
+
+def blocks(weights: torch.Tensor, heads: int, T: int):
+    """Yield (first query, end, weights (heads, queries, end)) of each block of queries."""
+    offset = 0
+    for start in range(0, T, BLOCK):
+        end = min(start + BLOCK, T)
+        size = heads * (end - start) * end
+        yield start, end, weights[offset:offset + size].view(heads, end - start, end)
+        offset += size
 
 
 def document_mask(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:

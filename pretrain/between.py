@@ -63,7 +63,8 @@ class Between:
         if progress.evaluated == progress.step:
             return
         settings = self.settings
-        result = validation_loss(self.model, self.val_split, self.T, settings.micro_batch, settings.eval_tokens, self.world)
+        result = validation_loss(self.model, self.val_split, self.T, settings.micro_batch, settings.eval_tokens,
+                                 self.world)
         progress.evaluated, progress.val_loss = progress.step, result["val_loss"]
         self.log.write(progress.step, progress.seconds, **result)
         self.log.say(f"step {progress.step}: validation loss {result['val_loss']:.4f} nats, "

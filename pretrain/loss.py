@@ -5,7 +5,7 @@ Shapes: N positions, C channels, V rows of the head (padded vocabulary).
 
 import torch
 
-CHUNK = 512  # positions per chunk: 512 x 50,304 bf16 logits are 52 MB; all of 64 x 1024 positions in fp32 were 13 GB
+LOGITS = 2**26  # logits of a chunk: 128 MB in bf16; all those of 64 x 1024 positions x 50,304 would be 13 GB in fp32
 
 
 def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, vocab_size: int,
@@ -29,27 +29,23 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, vocab_size, z_loss):
         """Loss, and the gradients of its inputs."""
-        N, needs_grad = len(x), x.requires_grad or weight.requires_grad
+        needs_grad = x.requires_grad or weight.requires_grad
         w = weight.detach().to(x.dtype)
+        shares = (targets >= 0).float()  # 1, or 0 where left out
+        shares /= shares.sum().clamp(min=1)
+        targets = targets.clamp(min=0)
+        cross_entropy_ = chunk_function(x.device)
         dx = torch.empty_like(x) if needs_grad else None
-        dw = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else None
-        counted = (targets >= 0).float()  # 1, or 0 where left out
-        share = counted / counted.sum().clamp(min=1)
-        total = torch.zeros((), dtype=torch.float32, device=x.device)
-        for start in range(0, N, CHUNK):
-            rows, target = x[start:start + CHUNK], targets[start:start + CHUNK, None].clamp(min=0)
-            weights = share[start:start + CHUNK, None]
+        dw, total = None, torch.zeros((), device=x.device)
+        chunks = -(-len(x) * len(w) // LOGITS)
+        for rows, target, share, out in zip(*(torch.tensor_split(t, chunks) for t in (x, targets, shares)),
+                                            torch.tensor_split(dx if needs_grad else x, chunks), strict=True):
             logits = rows @ w.T  # (chunk, V)
-            real = logits[:, :vocab_size].float()
-            log_normaliser = real.logsumexp(1, keepdim=True)
-            total += ((log_normaliser - real.gather(1, target)) * weights).sum()
-            if needs_grad:  # d/dlogits = softmax (1 + 2 z lse) - onehot
-                grad = (real - log_normaliser).exp_() * ((1 + 2 * z_loss * log_normaliser) * weights)
-                grad.scatter_add_(1, target, -weights)
-                logits[:, :vocab_size] = grad
-                logits[:, vocab_size:] = 0
-                torch.mm(logits, w, out=dx[start:start + CHUNK])
-                dw += logits.T @ rows
+            total += cross_entropy_(logits, target, share, vocab_size, z_loss, needs_grad) @ share
+            if needs_grad:  # logits hold their gradient now
+                torch.mm(logits, w, out=out)
+                part = logits.T @ rows
+                dw = part if dw is None else dw.float().add_(part)
         if needs_grad:
             ctx.save_for_backward(dx, dw)
             ctx.weight_dtype = weight.dtype
@@ -60,3 +56,31 @@ class LinearCrossEntropy(torch.autograd.Function):
         """Scale what forward made."""
         dx, dw = ctx.saved_tensors
         return dx * grad, (dw * grad).to(ctx.weight_dtype), None, None, None
+
+
+def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, gradient: bool) -> torch.Tensor:
+    """Cross-entropies (N,) of logits (N, V); with `gradient`, the logits become the gradient of the loss, in place.
+
+    The loss weighs position n by shares[n]; d loss / d logits = shares (softmax (1 + 2 z logsumexp) - onehot).
+    """
+    real = logits[:, :vocab_size].float()
+    log_normaliser = real.logsumexp(1, keepdim=True)
+    nats = log_normaliser - real.gather(1, targets[:, None])
+    if gradient:
+        grad = (real - log_normaliser).exp() * (1 + 2 * z_loss * log_normaliser)
+        grad = grad.scatter_add(1, targets[:, None], torch.full_like(nats, -1.0)) * shares[:, None]
+        logits[:, :vocab_size] = grad
+        logits[:, vocab_size:] = 0
+    return nats[:, 0]
+
+
+def chunk_function(device: torch.device):
+    """cross_entropy_ as the device does it best: a compiled loop on a CPU, fused by torch.compile on a GPU."""
+    if device.type == "cpu":
+        import cpu_kernels
+
+        return cpu_kernels.cross_entropy_
+    return compiled_cross_entropy_
+
+
+compiled_cross_entropy_ = torch.compile(cross_entropy_, dynamic=True)

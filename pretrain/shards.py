@@ -1,12 +1,12 @@
 """Tokens on disk, and the order in which training reads them.
 
-A folder of shards is `{train,val}_000000.npy` (one-dimensional uint16 or uint32, memory-mapped) and `manifest.json`, which
-names the dtype, the vocabulary, the tokenizer's hash, and each shard's length and sha256.
+A folder of shards is `{train,val}_000000.npy` (one-dimensional uint16 or uint32, memory-mapped) and `manifest.json`,
+which names the dtype, the vocabulary, the tokenizer's hash, and each shard's length and sha256.
 
 The order depends on the seed alone. The N tokens of a split are a circle; unrolled over the epochs it is cut into
-sequences of T tokens, and the sequences that begin within one turn are shuffled: every position is a target exactly once
-per N tokens. The state of the reader is a single number, the sequences read so far; it fixes the rest of the order,
-however many processes share a batch.
+sequences of T tokens, and the sequences that begin within one turn are shuffled: every position is a target exactly
+once per N tokens. The state of the reader is a single number, the sequences read so far; it fixes the rest of the
+order, however many processes share a batch.
 
 Shapes: B sequences, T tokens of a sequence, N tokens of the split.
 """
@@ -41,7 +41,7 @@ class Split:
         except (ValueError, EOFError) as error:
             raise InputError(f"{path} is damaged ({error}); encode the text again") from None
         if shard.dtype != np.dtype(self.manifest["dtype"]) or shard.ndim != 1:
-            raise InputError(f"{path} holds {shard.ndim}-d {shard.dtype}, not 1-d {self.manifest['dtype']} as its manifest says")
+            raise InputError(f"{path} holds {shard.ndim}-d {shard.dtype}, its manifest says {self.manifest['dtype']}")
         if len(shard) != entry["tokens"]:
             raise InputError(f"{path} holds {len(shard):,} tokens, its manifest says {entry['tokens']:,}; encode again")
         return shard
@@ -55,7 +55,7 @@ class Split:
                     raise InputError(f"{path} has another sha256 than its manifest says; encode the text again")
             if len(shard) and int(shard.max()) >= vocabulary:
                 at = int(np.argmax(shard >= vocabulary))
-                raise InputError(f"{path}: token id {shard[at]} at position {at} is not below the vocabulary, {vocabulary}")
+                raise InputError(f"{path}: token id {shard[at]} at position {at} is not below vocab_size {vocabulary}")
 
     def read(self, start: int, count: int) -> np.ndarray:
         """The tokens [start, start + count) of the circle, int64."""

@@ -1,0 +1,170 @@
+"""Compiled loops for the CPU, where PyTorch has no fused form: softmax and its gradients in place, on bfloat16 or float32.
+
+Rows of bfloat16 are seen as uint16, their upper half of a float32's bits: widened by a shift, rounded to nearest-even back.
+numba keeps the machine code in __pycache__; the first call ever compiles for some ten seconds.
+
+Shapes: N rows, V columns (vocabulary), B heads of T queries and S keys.
+"""
+
+import math
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.extending import intrinsic, overload
+
+
+@intrinsic
+def _bits_to_float(typing_context, bits):
+    """Reinterpret a uint32 as the float32 with these bits."""
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+    return types.float32(types.uint32), generate
+
+
+@intrinsic
+def _float_to_bits(typing_context, number):
+    """Reinterpret a float32 as the uint32 of its bits."""
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.IntType(32))
+    return types.uint32(types.float32), generate
+
+
+def load(row, i):
+    """Element i of a row, as float32."""
+
+
+def store(row, i, value):
+    """Set element i of a row from a float32."""
+
+
+@overload(load, inline="always")
+def _load(row, i):
+    if row.dtype == types.uint16:
+        return lambda row, i: _bits_to_float(np.uint32(row[i]) << np.uint32(16))
+    return lambda row, i: row[i]
+
+
+@overload(store, inline="always")
+def _store(row, i, value):
+    if row.dtype == types.uint16:
+        def store_bfloat16(row, i, value):
+            bits = _float_to_bits(np.float32(value))
+            row[i] = np.uint16((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16))
+        return store_bfloat16
+    def store_float32(row, i, value):
+        row[i] = value
+    return store_float32
+
+
+@njit(inline="always", fastmath=True)
+def exp(x):
+    """exp(x) for x <= 0, relative error 2e-6: 2^n by its exponent bits times a polynomial for the rest."""
+    t = max(x * np.float32(1.44269504), np.float32(-126.0))
+    n = np.floor(t + np.float32(0.5))
+    r = t - n  # in [-0.5, 0.5]; coefficients ln(2)^k / k!
+    p = np.float32(0.0013333558) + r * np.float32(0.00015403530)
+    p = np.float32(0.0096181291) + r * p
+    p = np.float32(0.055504109) + r * p
+    p = np.float32(0.24022651) + r * p
+    p = np.float32(0.69314718) + r * p
+    p = np.float32(1.0) + r * p
+    return p * _bits_to_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
+
+
+@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def _cross_entropy(logits, targets, shares, vocabulary, z_loss, nats, gradient):
+    for i in prange(len(logits)):
+        row = logits[i]
+        top = np.float32(-1e30)
+        for j in range(vocabulary):
+            top = max(top, load(row, j))
+        total = np.float32(0)
+        for j in range(vocabulary):
+            total += exp(load(row, j) - top)
+        log_normaliser = top + np.float32(math.log(total))
+        nats[i] = log_normaliser - load(row, targets[i])
+        if gradient:
+            own = load(row, targets[i])
+            scale = np.float32((1 + 2 * z_loss * log_normaliser) * shares[i] / total)
+            for j in range(vocabulary):
+                store(row, j, exp(load(row, j) - top) * scale)
+            store(row, targets[i], exp(own - top) * scale - shares[i])
+            for j in range(vocabulary, len(row)):
+                store(row, j, np.float32(0))
+
+
+def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, vocabulary: int, z_loss: float,
+                   gradient: bool) -> torch.Tensor:
+    """Cross-entropies (N,) of logits (N, V) fp32 or bf16; with `gradient`, logits become the gradient, in place.
+
+    shares (N,) are the weights of the positions in the loss; columns from `vocabulary` on are padding.
+    """
+    nats = np.empty(len(logits), np.float32)
+    use_threads()
+    _cross_entropy(array(logits), targets.numpy(), shares.numpy(), vocabulary, z_loss, nats, gradient)
+    return torch.from_numpy(nats)
+
+
+@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def _causal_softmax(scores, scale):
+    heads, T, S = scores.shape
+    for b in prange(heads):
+        e = np.empty(S, np.float32)
+        for t in range(T):
+            row = scores[b, t]
+            seen = S - T + t + 1  # the last query sees all keys
+            top = np.float32(-1e30)
+            for j in range(seen):
+                top = max(top, load(row, j))
+            total = np.float32(0)
+            for j in range(seen):
+                e[j] = exp((load(row, j) - top) * scale)
+                total += e[j]
+            inverse = np.float32(1) / total
+            for j in range(seen):
+                store(row, j, e[j] * inverse)
+            for j in range(seen, S):
+                store(row, j, np.float32(0))
+
+
+@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+def _causal_softmax_backward(weights, gradient, scale):
+    heads, T, S = weights.shape
+    for b in prange(heads):
+        for t in range(T):
+            row, grad = weights[b, t], gradient[b, t]
+            seen = S - T + t + 1
+            dot = np.float32(0)
+            for j in range(seen):
+                dot += load(row, j) * load(grad, j)
+            for j in range(seen):
+                store(grad, j, load(row, j) * (load(grad, j) - dot) * scale)
+            for j in range(seen, S):
+                store(grad, j, np.float32(0))
+
+
+def causal_softmax_(scores: torch.Tensor, scale: float):
+    """Scores (B, T, S), bf16 or fp32, become softmax(scale * scores) in place; query t of T sees S - T + t + 1 keys."""
+    use_threads()
+    _causal_softmax(array(scores), np.float32(scale))
+
+
+def causal_softmax_backward_(weights: torch.Tensor, gradient: torch.Tensor, scale: float):
+    """The gradient of the weights (B, T, S) becomes that of the scores, in place."""
+    use_threads()
+    _causal_softmax_backward(array(weights), array(gradient), np.float32(scale))
+
+
+def use_threads():
+    """As many threads as PyTorch uses."""
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
+def array(tensor: torch.Tensor) -> np.ndarray:
+    """A tensor's memory as float32, or as uint16 where it is bfloat16."""
+    if tensor.dtype == torch.bfloat16:
+        return tensor.detach().view(torch.int16).numpy().view(np.uint16)
+    return tensor.detach().numpy()
