@@ -64,49 +64,59 @@ def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:
     return {"train": Source(inputs, every, taken=False), "val": Source(inputs, every, taken=True)}
 
 
+class TokenFile:
+    """A 1-d .npy file that grows: numpy leaves room in the header for the length, so it is written again at the end."""
+
+    def __init__(self, path: Path, dtype: str):
+        self.file, self.dtype, self.tokens = open(path, "wb+"), np.dtype(dtype), 0  # noqa: SIM115 (close() closes)
+        self._header()
+
+    def append(self, ids: np.ndarray) -> None:
+        """Write ids after those that are there."""
+        self.file.write(ids.astype(self.dtype).tobytes())
+        self.tokens += len(ids)
+
+    def _header(self) -> None:
+        self.file.seek(0)
+        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.tokens,)}
+        np.lib.format.write_array_header_1_0(self.file, description)
+
+    def close(self) -> str:
+        """Finish the file; its SHA-256."""
+        self._header()
+        self.file.seek(0)
+        digest = hashlib.file_digest(self.file, "sha256").hexdigest()
+        self.file.close()
+        return digest
+
+
 class ShardWriter:
     """Appends ids to {split}_000000.npy, _000001.npy, ... of `shard_tokens` ids each."""
 
     def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int, token_lengths: np.ndarray):
-        self.folder, self.split, self.dtype, self.shard_tokens = folder, split, np.dtype(dtype), shard_tokens
+        self.folder, self.split, self.dtype, self.shard_tokens = folder, split, dtype, shard_tokens
         self.token_lengths = token_lengths  # id -> bytes of text, 0 for end-of-text
         self.entries: list[dict] = []
-        self.file = None
+        self.shard: TokenFile | None = None
 
     def write(self, ids: np.ndarray) -> None:
         """Append ids; a full shard is closed and the next one begun."""
         while len(ids):
-            if self.file is None:
-                self._open()
-            entry = self.entries[-1]
-            part, ids = np.split(ids, [min(len(ids), self.shard_tokens - entry["tokens"])])
-            self.file.write(part.astype(self.dtype).tobytes())
-            entry["tokens"] += len(part)
-            entry["bytes"] += int(self.token_lengths[part].sum())
-            if entry["tokens"] == self.shard_tokens:
+            if self.shard is None:
+                name = f"{self.split}_{len(self.entries):06d}.npy"
+                self.shard = TokenFile(self.folder / name, self.dtype)
+                self.entries.append({"file": name, "tokens": 0, "bytes": 0})
+            part, ids = np.split(ids, [min(len(ids), self.shard_tokens - self.shard.tokens)])
+            self.shard.append(part)
+            self.entries[-1]["bytes"] += int(self.token_lengths[part].sum())
+            if self.shard.tokens == self.shard_tokens:
                 self.close()
 
-    def _open(self) -> None:
-        name = f"{self.split}_{len(self.entries):06d}.npy"
-        self.file = open(self.folder / name, "wb+")  # noqa: SIM115 (closed when full)
-        self.entries.append({"file": name, "tokens": 0, "bytes": 0})
-        self._header(0)
-
-    def _header(self, tokens: int) -> None:
-        """Numpy leaves room for the length to grow, so the header can be written again over itself."""
-        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (tokens,)}
-        np.lib.format.write_array_header_1_0(self.file, description)
-
     def close(self) -> None:
-        """Close the shard at hand: its length into the header, its hash into the entry."""
-        if self.file is None:
-            return
-        self.file.seek(0)
-        self._header(self.entries[-1]["tokens"])
-        self.file.seek(0)
-        self.entries[-1]["sha256"] = hashlib.file_digest(self.file, "sha256").hexdigest()
-        self.file.close()
-        self.file = None
+        """Close the shard at hand, if any."""
+        if self.shard is not None:
+            self.entries[-1] |= {"tokens": self.shard.tokens, "sha256": self.shard.close()}
+            self.shard = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,7 @@ def write(
     end_id = vocabulary.special_tokens[end_of_text]
     lengths = np.array([len(token) for token in vocabulary.token_bytes])
     lengths[end_id] = 0
-    dtype = "uint16" if len(vocabulary) <= 1 << 16 else "uint32"
+    dtype = id_type(vocabulary)
     manifest = {"format": 1, "dtype": dtype, "vocab_size": len(vocabulary), "end_of_text": end_id, **tokenizer}
     result = {}
     with replacing(folder, _is_ours, last="manifest.json") as beside:
@@ -159,6 +169,11 @@ def write(
             result[split] = Written(reading.documents, tokens, reading.size, reading.replaced, len(writer.entries))
         (beside / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     return result
+
+
+def id_type(vocabulary: Vocabulary) -> str:
+    """Smallest unsigned type that holds every id."""
+    return "uint16" if len(vocabulary) <= 1 << 16 else "uint32"
 
 
 def _nothing(split: str, source: Source) -> str:

@@ -1,0 +1,115 @@
+"""`python bpe/run.py compare` and `show`: the same text under several tokenizers, as a table, coloured, as a page."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import text_files
+import token_display
+import tokenizer_folder
+import tyro
+from token_display import Tokenized
+from vocabulary import InputError
+
+SAMPLE = Path(__file__).resolve().parent / "sample"
+PARAGRAPHS = (SAMPLE / "paragraph_en.txt", SAMPLE / "paragraph_zh.txt")
+
+
+@dataclass
+class Compare:
+    """Compare any number of tokenizers: number of tokens, bytes per token, and the tokens themselves.
+
+    python bpe/run.py compare gpt2 data/tokenizer/stories --text "The same text for both. 同样的文字。"
+    """
+
+    tokenizers: tyro.conf.Positional[tuple[str, ...]] = ("gpt2",)  # gpt2, folders, or files such as a tokenizer.json
+    files: tuple[Path, ...] = ()  # texts to compare on; an English and a Chinese paragraph if neither these nor --text
+    text: str | None = None  # this text
+    tokens: int = 400  # tokens of each that are shown; 0 for the table alone
+    html: Path | None = None  # also write a page with all tokens, side by side
+    pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+
+
+@dataclass
+class Show:
+    """Show the tokens of a text, coloured; with --html as a page that needs nothing else, ids on hover.
+
+    python bpe/run.py show --text "Show me" --tokenizer gpt2 --html tokens.html
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()  # texts; two paragraphs if neither these nor --text
+    text: str | None = None  # this text
+    tokenizer: tuple[str, ...] = ("gpt2",)  # gpt2, folders, or files such as a tokenizer.json
+    html: Path | None = None  # page to write, instead of showing the tokens here
+    ids: bool = False  # print the ids as well
+    limit: int = 20_000  # bytes of each text that are shown
+    pattern: str | None = None  # as for compare
+    special_tokens: tuple[str, ...] = ()  # as for compare
+
+
+def run(settings: Compare | Show) -> None:
+    """Tokenize every text with every tokenizer and show the result as the settings say."""
+    show = isinstance(settings, Show)
+    names = settings.tokenizer if show else settings.tokenizers
+    texts = _texts(settings.files, settings.text, settings.limit if show else None)
+    results = tokenized(texts, names, settings.pattern, settings.special_tokens)
+    if settings.html:
+        settings.html.parent.mkdir(parents=True, exist_ok=True)
+        settings.html.write_text(token_display.page(results), encoding="utf-8")
+    if show and settings.html:
+        print(f"wrote {settings.html}")
+        return
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    for name, row in results.items():
+        print(f"## {name}\n")
+        if not show:
+            print(token_display.table(row) + "\n")
+        for result in row:
+            shown = len(result.ids) if show else settings.tokens
+            part = Tokenized(result.tokenizer, result.vocabulary, result.text, result.ids[:shown])
+            if shown:
+                more = f" ... and {len(result.ids) - shown:,} more" if len(result.ids) > shown else ""
+                print(f"{result.tokenizer}: {len(result.ids):,} tokens\n{token_display.terminal(part, colour)}{more}\n")
+            if show and settings.ids:
+                print(" ".join(map(str, result.ids)) + "\n")
+    if settings.html:
+        print(f"wrote {settings.html}")
+
+
+def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict[str, bytes]:
+    """The texts to show by name, each of at most `limit` bytes, cut between characters."""
+    if files and text is not None:
+        raise InputError("give either files or --text, not both")
+    if text is not None:
+        return {"text": text.encode("utf-8", "surrogateescape")}
+    texts = {}
+    for path in files or PARAGRAPHS:
+        reading = text_files.Reading()
+        blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
+        texts[path.name] = next(blocks, b"") if limit else b"".join(blocks)
+    return texts
+
+
+def tokenized(
+    texts: dict[str, bytes], names: tuple[str, ...], pattern: str | None = None, special_tokens: tuple[str, ...] = ()
+) -> dict[str, list[Tokenized]]:
+    """Every text under every tokenizer; special tokens in the text are taken as such."""
+    vocabularies = {name: tokenizer_folder.load(name, pattern, special_tokens) for name in names}
+    from encoder import Tokenizer  # compiled: only once the arguments are in order
+
+    tokenizers = {name: Tokenizer(vocabulary) for name, vocabulary in vocabularies.items()}
+    return {
+        title: [
+            Tokenized(_short(name), vocabularies[name], text, tokenizer.encode(text, allowed_special="all"))
+            for name, tokenizer in tokenizers.items()
+        ]
+        for title, text in texts.items()
+    }
+
+
+def _short(name: str) -> str:
+    """data/tokenizer/stories -> stories."""
+    path = Path(name)
+    return path.parent.name if path.name == "tokenizer.json" and path.parent.name else path.name

@@ -1,0 +1,229 @@
+"""`python bpe/run.py encode` and `decode`: text to ids and back, in bounded memory."""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import formats
+import text_files
+import token_shards
+import tokenizer_folder
+import tyro
+from text_files import END_OF_TEXT
+from vocabulary import InputError, Vocabulary
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+@dataclass
+class Encode:
+    """Turn text into ids: on standard output, into one .npy file, or into the shards that pretraining reads.
+
+    python bpe/run.py encode --text "Hello world" --tokenizer gpt2
+
+    python bpe/run.py encode data/text/stories --tokenizer data/tokenizer/stories --out data/tokens/stories
+
+    A folder with train.* and val.* files keeps that split; of single files every k-th document goes to val.
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()  # text files or one folder; - is standard input
+    tokenizer: str = "gpt2"  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, rank file)
+    text: str | None = None  # encode this text instead of files
+    out: Path | None = None  # FILE.npy: the ids of the text as it is; else a folder of shards. Default: print
+    allowed_special: tuple[str, ...] = ()  # special tokens that text may contain, or all; others are an error
+    ordinary: bool = False  # encode special tokens in the text as ordinary text
+    val_fraction: float = 0.01  # shards of single files: part of the documents that goes to val; 0 for no val
+    shard_tokens: int = 100_000_000  # tokens in one shard
+    end_of_text: str = END_OF_TEXT  # special token that ends every document in shards
+    threads: int = 0  # 0: all cores
+    errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
+    pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+
+
+@dataclass
+class Decode:
+    """Turn ids back into the bytes they were made from.
+
+    python bpe/run.py decode 15496 995 --tokenizer gpt2
+
+    python bpe/run.py decode ids.npy --tokenizer data/tokenizer/stories --out text.txt
+    """
+
+    ids: tyro.conf.Positional[tuple[str, ...]] = ()  # ids, or .npy files; nothing: from standard input
+    tokenizer: str = "gpt2"  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, rank file)
+    out: Path | None = None  # file for the bytes; standard output if left out
+    pattern: str | None = None  # as for encode
+    special_tokens: tuple[str, ...] = ()  # as for encode
+
+
+def run(settings: Encode | Decode) -> None:
+    """Encode or decode as the settings say. Raises InputError for anything the user can mend."""
+    (_encode if isinstance(settings, Encode) else _decode)(settings)
+
+
+def _encode(settings: Encode) -> None:
+    if (settings.text is None) == (not settings.files):
+        raise InputError("give either files (- for standard input) or --text to encode")
+    if settings.ordinary and settings.allowed_special:
+        raise InputError("--ordinary and --allowed_special contradict each other")
+    if settings.shard_tokens < 1:
+        raise InputError(f"--shard_tokens {settings.shard_tokens}: must be at least 1")
+    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    unknown = [text for text in settings.allowed_special if text not in (*vocabulary.special_tokens, "all")]
+    if unknown:
+        known = ", ".join(vocabulary.special_tokens) or "none"
+        raise InputError(f"--allowed_special {unknown[0]!r}: {settings.tokenizer} has the special tokens: {known}")
+    shards = settings.out and settings.out.suffix != ".npy"
+    if shards:
+        if settings.text is not None:
+            raise InputError("--text goes to standard output or a .npy file, not into shards")
+        splits = token_shards.sources(list(settings.files), settings.val_fraction)
+    from encoder import Tokenizer  # compiled: only once the arguments are in order
+
+    tokenizer = Tokenizer(vocabulary)
+    if shards:
+        return _to_shards(settings, vocabulary, tokenizer, splits)
+    allowed = "all" if "all" in settings.allowed_special else set(settings.allowed_special)
+    disallowed = () if settings.ordinary else "all"
+    reading = text_files.Reading(settings.errors)
+
+    def ids_of(path: Path | None) -> Iterator["numpy.ndarray"]:  # noqa: F821
+        blocks = [settings.text.encode()] if path is None else text_files.blocks(path, reading)
+        return tokenizer.encode_stream(blocks, allowed_special=allowed, disallowed_special=disallowed)
+
+    paths = settings.files or (None,)
+    if settings.out:
+        partial = settings.out.with_name(f".{settings.out.name}.tmp")
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = token_shards.TokenFile(partial, token_shards.id_type(vocabulary))
+            for path in paths:
+                for ids in ids_of(path):
+                    file.append(ids)
+            file.close()
+            os.replace(partial, settings.out)
+        finally:
+            partial.unlink(missing_ok=True)
+        print(f"wrote {file.tokens:,} ids ({file.dtype}) to {settings.out}")
+    else:
+        for path in paths:
+            between = ""
+            for ids in ids_of(path):
+                if len(ids):
+                    sys.stdout.write(between + " ".join(map(str, ids.tolist())))
+                    between = " "
+            print()
+    if reading.replaced:
+        print(f"replaced {reading.replaced:,} sequences that were not UTF-8 by U+FFFD", file=sys.stderr)
+
+
+def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict) -> None:
+    from tqdm import tqdm
+
+    start = time.perf_counter()
+    files = {path: None for source in splits.values() for path in source.files}
+    passes = sum(len(source.files) for source in splits.values()) // len(files)  # single files are read once a split
+    with tqdm(
+        total=passes * text_files.file_bytes(list(files)) or None, desc="encoding", unit="B", unit_scale=True,
+        leave=False, disable=None,
+    ) as bar:  # fmt: skip
+
+        def encode(blocks):
+            def counted():
+                for block in blocks:
+                    bar.update(len(block))
+                    yield block
+
+            return tokenizer.encode_stream(
+                counted(), allowed_special={settings.end_of_text}, disallowed_special=() if settings.ordinary else "all"
+            )
+
+        written = token_shards.write(
+            settings.out, splits, encode, vocabulary, _described(settings, vocabulary), settings.end_of_text,
+            settings.shard_tokens, settings.errors,
+        )  # fmt: skip
+    seconds = time.perf_counter() - start
+    for split, w in written.items():
+        ratio = w.size / max(1, w.tokens - w.documents)
+        print(
+            f"{split}: {w.documents:,} documents, {w.size:,} bytes, {w.tokens:,} tokens with {settings.end_of_text} "
+            f"({ratio:.2f} bytes per token) in {w.shards} shard{'s' * (w.shards != 1)}"
+            + (f"; {w.replaced:,} sequences that were not UTF-8 replaced" if w.replaced else "")
+        )
+    total = sum(w.size for w in written.values())
+    print(f"wrote {settings.out}/ in {seconds:.2f} s ({total / 1e6 / seconds:.1f} MB/s)")
+
+
+def _described(settings: Encode, vocabulary: Vocabulary) -> dict[str, str]:
+    """The manifest's entries for the tokenizer: its path below data/ (its bare name elsewhere) and its hash."""
+    path = Path(settings.tokenizer)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    exact = file.name == "tokenizer.json" and file.is_file()
+    content = file.read_bytes() if exact else formats.tokenizer_json(vocabulary).encode()
+    folder = (file.parent if exact else path).resolve()
+    name = str(folder.relative_to(DATA)) if folder.is_relative_to(DATA) else folder.name
+    return {"tokenizer": name, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _decode(settings: Decode) -> None:
+    import numpy as np
+
+    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    if not settings.ids or settings.ids == ("-",):
+        parts = [_numbers(sys.stdin.read().split(), "standard input")]
+    elif settings.ids[0].endswith(".npy"):
+        parts = [_array(Path(name)) for name in settings.ids]
+    else:
+        parts = [_numbers(list(settings.ids), "argument")]
+    from encoder import Tokenizer
+
+    tokenizer = Tokenizer(vocabulary)
+    out = sys.stdout.buffer
+    partial = settings.out and settings.out.with_name(f".{settings.out.name}.tmp")
+    try:
+        if partial:
+            settings.out.parent.mkdir(parents=True, exist_ok=True)
+            out = open(partial, "wb")  # noqa: SIM115 (standard output is not to be closed)
+        for array in parts:
+            for start in range(0, len(array), 1 << 22):
+                ids = np.asarray(array[start : start + (1 << 22)], np.int64)
+                outside = np.flatnonzero((ids < 0) | (ids >= len(vocabulary)))
+                if len(outside):
+                    bad = ids[outside[0]]
+                    place = f"{start + outside[0]:,}"
+                    raise InputError(f"id {bad} at position {place}: the vocabulary has {len(vocabulary):,} tokens")
+                out.write(tokenizer.decode_bytes(ids))
+        out.flush()
+        if partial:
+            out.close()
+            os.replace(partial, settings.out)
+    finally:
+        if partial:
+            partial.unlink(missing_ok=True)
+
+
+def _numbers(words: list[str], place: str):
+    import numpy as np
+
+    for position, word in enumerate(words):
+        if not word.isascii() or not word.isdecimal() or len(word) > 9:
+            raise InputError(f"{place} {position + 1}, {word!r}: neither a whole number nor a .npy file of ids")
+    return np.array(words, np.int64)
+
+
+def _array(path: Path):
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a .npy file, or damaged ({error})") from None
+    if array.ndim != 1 or array.dtype.kind not in "ui":
+        raise InputError(f"{path}: holds {array.ndim}-d {array.dtype}; ids are a 1-d array of integers")
+    return array

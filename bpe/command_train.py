@@ -1,0 +1,222 @@
+"""`python bpe/run.py train`: count the pieces of the text, merge pairs, write the tokenizer in every format."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import text_files
+import tokenizer_folder
+import tyro
+from text_files import END_OF_TEXT
+from vocabulary import InputError, Vocabulary
+
+KEEP_COUNTS_AFTER = 5  # seconds of counting that are worth keeping on disk until the merges are done
+
+
+@dataclass
+class Train:
+    """Train a tokenizer on text files (.txt, .jsonl with a field "text", either with .gz) and save it in every format.
+
+    python bpe/run.py train corpus.txt --vocab_size 4096 --special_tokens "<|endoftext|>" --out data/tokenizer/mine
+
+    Tiny: python bpe/run.py train bpe/sample/text.txt --vocab_size 512 --out /tmp/tiny
+    """
+
+    files: tyro.conf.Positional[tuple[Path, ...]] = ()  # text files
+    out: Path | None = None  # folder for the tokenizer; its last name is the tokenizer's
+    vocab_size: int = 4096  # tokens in all: 256 bytes, special tokens, merges
+    pattern: str | None = None  # how text is split: gpt2 (the default), gpt4, none, or a regular expression
+    ties: Literal["hf", "ids", "first", "bytes"] = "hf"  # tie rule of Hugging Face, rustbpe, minbpe, CS336: see basic.py
+    special_tokens: tuple[str, ...] = ()  # texts that are one token each, never counted and never split
+    threads: int = 0  # for counting; 0: all cores
+    errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
+    shard: str = ""  # i/n, from 0/n to n-1/n: count only this part of the text, for --save_counts
+    save_counts: Path | None = None  # file (.npz) for the counts, to be merged later by --counts
+    counts: tuple[Path, ...] = ()  # files of counts to train on, instead of text
+    extend: str | None = None  # tokenizer to add merges to; its ids stay as they are
+
+
+def run(settings: Train) -> None:
+    """Train as the settings say. Raises InputError for anything the user can mend."""
+    known = tokenizer_folder.load(settings.extend) if settings.extend else None
+    _check(settings, known)
+    import fast  # compiled: only once the arguments are in order
+
+    kept = None
+    if settings.counts:
+        counts = fast.Counts.merged([fast.Counts.load(path) for path in settings.counts])
+        _same("--pattern", settings.pattern, counts.pattern, "the counts")
+        _same("--special_tokens", settings.special_tokens or None, counts.special_tokens, "the counts")
+        print(f"read {_n(len(counts), 'distinct piece')} from {_n(len(settings.counts), 'file')} of counts")
+    else:
+        pattern = known.pattern if known else settings.pattern or "gpt2"
+        specials = tuple(known.special_tokens) if known else settings.special_tokens
+        counts, kept = _counted(settings, pattern, specials)
+    if settings.save_counts:
+        settings.save_counts.parent.mkdir(parents=True, exist_ok=True)
+        counts.save(settings.save_counts)
+        print(f"saved the counts of {_n(len(counts), 'distinct piece')} in {settings.save_counts}")
+    if settings.out is None:
+        return
+
+    start = time.perf_counter()
+    with _bar(settings.vocab_size - 256, "merging", " merges") as bar:
+        if known:
+            vocabulary = fast.extend(known, counts, settings.vocab_size, settings.ties, bar.update)
+        else:
+            vocabulary = fast.merge(counts, settings.vocab_size, settings.ties, bar.update)
+    print(f"made {_n(len(vocabulary.merges), 'merge')} in {time.perf_counter() - start:.2f} s")
+    names = tokenizer_folder.save(vocabulary, settings.out)
+    if kept:
+        (settings.out / kept.name).unlink(missing_ok=True)
+    _summary(settings, vocabulary, names)
+
+
+def _check(settings: Train, known: Vocabulary | None) -> None:
+    """Refuse what cannot work, before anything slow begins."""
+    if settings.out is None and settings.save_counts is None:
+        raise InputError("--out FOLDER: where shall the tokenizer go?")
+    if bool(settings.files) == bool(settings.counts):
+        raise InputError("give either text files or --counts FILES to train on")
+    if len(set(settings.special_tokens)) < len(settings.special_tokens):
+        raise InputError(f"--special_tokens {' '.join(settings.special_tokens)}: one is there twice")
+    for text in settings.special_tokens:
+        if not text or not text.isprintable():  # also lone surrogates, which a shell makes of bad UTF-8
+            raise InputError(f"--special_tokens {text!r}: must be printable text")
+    specials = len(settings.special_tokens)
+    least = len(known) if known else 256 + specials
+    if settings.out and settings.vocab_size < least:
+        what = f"{settings.extend} has already" if known else f"256 bytes + {specials} special tokens need"
+        raise InputError(f"--vocab_size {settings.vocab_size}: {what} {least}; give {least} or more")
+    if known:
+        _same("--pattern", settings.pattern, known.pattern, settings.extend)
+        _same("--special_tokens", settings.special_tokens or None, tuple(known.special_tokens), settings.extend)
+    if settings.shard and not settings.save_counts:
+        raise InputError(f"--shard {settings.shard}: counts a part only; say where it goes with --save_counts FILE")
+    if settings.shard and settings.out:
+        raise InputError("--shard counts a part of the text; train afterwards with --counts FILES --out FOLDER")
+    for path in settings.files:
+        with text_files.opened(path):
+            pass
+
+
+def _same(flag: str, given: object, known: object, owner: object) -> None:
+    if given is not None and given != known:
+        raise InputError(f"{flag} {given!r}: {owner} has {known!r}; leave the flag out")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """'2/8' -> (2, 8)."""
+    try:
+        index, total = (int(part) for part in text.split("/"))
+        if 0 <= index < total:
+            return index, total
+    except ValueError:
+        pass
+    raise InputError(f"--shard {text}: give i/n with i from 0 to n - 1, for example 0/8")
+
+
+def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple["fast.Counts", Path | None]:  # noqa: F821
+    """Counts of the text files, and the file that keeps them until the tokenizer is saved.
+
+    Counting cuts at `<|endoftext|>`, special token or not, so its letters are never learned and no piece joins two
+    documents.
+    """
+    import fast
+
+    shard = _shard(settings.shard) if settings.shard else (0, 1)
+    kept = None
+    if settings.out:
+        stats = [(path.resolve(), path.stat()) for path in settings.files if path.exists()]
+        stamps = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        key = json.dumps([stamps, pattern, specials, settings.errors])
+        kept = settings.out / f"counts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+        if kept.exists():
+            counts = fast.Counts.load(kept)
+            print(f"took up the counts of an interrupted run: {_n(len(counts), 'distinct piece')} ({kept})")
+            return counts, kept
+    start = time.perf_counter()
+    cuts = (*specials, *({END_OF_TEXT} - set(specials)))
+    plain = [p for p in settings.files if str(p) != "-" and p.suffix != ".gz" and not text_files.is_jsonl(p)]
+    packed = [p for n, p in enumerate(p for p in settings.files if p not in plain) if n % shard[1] == shard[0]]
+    reading = text_files.Reading(settings.errors)
+    with _bar(text_files.file_bytes(plain) // shard[1], "counting", "B") as bar:
+        options = {"pattern": pattern, "special_tokens": cuts, "errors": settings.errors, "progress": bar.update}
+        parts = [fast.count(plain, threads=settings.threads or None, shard=shard, **options)] if plain else []
+        if packed or not parts:
+            texts = (text for path in packed for text in _packed_texts(path, pattern, cuts, reading))
+            part = fast.count(texts, texts=True, **options)
+            parts.append(dataclasses.replace(part, shard=shard))
+    if len(parts) == 2:  # two parts of the same shard: merged() takes shards for parts of one corpus
+        parts = [dataclasses.replace(part, shard=(0, 1)) for part in parts]
+    counts = fast.Counts.merged(parts) if len(parts) > 1 else parts[0]
+    counts = dataclasses.replace(counts, special_tokens=specials, shard=shard)
+    seconds = time.perf_counter() - start
+    pieces = int(counts.counts.sum())
+    print(f"counted {pieces:,} pieces, {len(counts):,} of them distinct, in {seconds:.2f} s")
+    replaced = counts.replaced + reading.replaced
+    if replaced:
+        print(f"replaced {_n(replaced, 'sequence')} that were not UTF-8 by U+FFFD")
+    if not len(counts) and not settings.shard:
+        raise InputError(f"{', '.join(map(str, settings.files))}: no text to learn from")
+    if kept and seconds > KEEP_COUNTS_AFTER:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        counts.save(kept)
+        return counts, kept
+    return counts, None
+
+
+def _packed_texts(path: Path, pattern: str, cuts: tuple[str, ...], reading: text_files.Reading):
+    """Texts of a .gz, .jsonl or standard input, each cut where no piece crosses."""
+    from counting import read_chunks
+    from split import Cutter
+
+    if text_files.is_jsonl(path):
+        for part, _ in text_files.documents(path, reading):
+            yield part
+        return
+    blocks = text_files.blocks(path, reading)
+    rest = b""
+
+    def read_into(view: memoryview) -> int:
+        nonlocal rest
+        rest = rest or next(blocks, b"")
+        size = min(len(view), len(rest))
+        view[:size] = rest[:size]
+        rest = rest[size:]
+        return size
+
+    for buffer, size, _ in read_chunks(read_into, Cutter(pattern, cuts), 1 << 62):
+        yield bytes(memoryview(buffer)[:size])
+
+
+def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
+    """What was made, and how well it compresses the beginning of the text it was trained on."""
+    size = f"{len(vocabulary):,}"
+    if len(vocabulary) < settings.vocab_size:
+        print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
+    longest = max(vocabulary.token_bytes, key=len)
+    print(f"vocabulary: {size} tokens, the longest {longest.decode('utf-8', 'backslashreplace')!r}")
+    if settings.files and str(settings.files[0]) != "-":
+        from encoder import Tokenizer
+
+        document, _ = next(text_files.documents(settings.files[0], text_files.Reading("replace")), (b"", True))
+        sample = document[:1_000_000]
+        ratio = len(sample) / max(1, len(Tokenizer(vocabulary).encode_array(sample, disallowed_special=())))
+        print(f"compression: {ratio:.2f} bytes per token on the first document ({len(sample):,} bytes)")
+    print(f"saved {settings.out}/: {', '.join(names)}")
+
+
+def _n(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _bar(total: int, what: str, unit: str):
+    """Progress on standard error with an estimate; silent where that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total or None, desc=what, unit=unit, unit_scale=True, leave=False, disable=None)
