@@ -72,3 +72,15 @@ def lowest_bit(typingctx, bits):
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), generate
+
+
+@intrinsic
+def store64(typingctx, array, index, value):
+    """array[index : index + 8] = the 8 bytes of a uint64, lowest first."""
+
+    def generate(context, builder, signature, args):
+        pointer = builder.bitcast(address(context, builder, signature, args), ir.IntType(64).as_pointer())
+        builder.store(args[2], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), generate

@@ -68,5 +68,5 @@ def kernel(signature: str):
     return compile_now
 
 
-inlined = numba.njit(inline="always", error_model="numpy")
+inlined = numba.njit(forceinline=True, error_model="numpy")
 helper = numba.njit(nogil=True, error_model="numpy")

@@ -1,0 +1,268 @@
+"""Text to ids and back, at the speed of compiled code.
+
+    tokenizer = Tokenizer(vocabulary)
+    tokenizer.encode("Hello <|endoftext|>", allowed_special="all")      # list of int
+    tokenizer.encode_array(text, threads=2)                             # numpy, uint16 up to 65,536 tokens
+    for ids in tokenizer.encode_stream(open("big.txt", "rb")): ...      # bounded memory
+    tokenizer.decode(ids), tokenizer.decode_bytes(ids)
+
+Text is cut at special tokens, then into pieces (scanner.py, or `regex` for other patterns), and each piece merged
+(coding.py). A str with lone surrogates is encoded as the three bytes of each, and decodes to the same str again.
+"""
+
+import codecs
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from bit_masks import BYTE_MASKS, PADDING
+from coding import NO_RANK, decode_ids, decoded_size, encode_pieces, fill_pairs
+from counting import BLOCK, CLASSES, LONGEST, SCANNERS, read_chunks
+from scanner import AT, new_state
+from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from vocabulary import InputError, Vocabulary
+
+Specials = Collection[str] | Literal["all"]
+CACHE_BITS = 20  # slots of the table of known pieces, for each thread
+PARALLEL_FROM = 1 << 18  # bytes of text below which a second thread does not pay
+
+
+class PieceCache:
+    """Pieces met before and their ids (see word_table.py and coding.encode_pieces), and room to work in.
+
+    The arrays are as large as they may get; the system gives memory to what is used.
+    """
+
+    def __init__(self):
+        slots = 1 << CACHE_BITS
+        words = slots * 6 // 10
+        self.arrays = (
+            np.zeros(slots, np.uint64),
+            np.empty((words, 4), np.uint64),
+            np.empty(words * 12, np.uint8),
+            np.empty(words * 4, np.int32),
+            np.zeros(3, np.int64),
+        )
+        self.ends = np.empty(BLOCK, np.int32)
+
+
+class Tokenizer:
+    """Encodes and decodes with a Vocabulary. May be used from several threads at once.
+
+    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, threads: int = 1):
+        self.vocabulary = vocabulary
+        self.threads = threads
+        self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
+        self._scan = SCANNERS.get(vocabulary.pattern)
+        compile_pattern(vocabulary.pattern)
+        merges = np.array(vocabulary.merges, np.int32).reshape(-1, 2)
+        pairs = np.zeros((1 << max(10, (3 * len(merges)).bit_length()), 2), np.uint64)
+        fill_pairs(merges, pairs)
+        byte_ids = np.array(vocabulary.byte_ids, np.int32)
+        byte_ranks = np.full((256, 256), NO_RANK, np.int32)
+        byte_of = {n: byte for byte, n in enumerate(vocabulary.byte_ids)}
+        for rank, (a, b) in enumerate(vocabulary.merges):
+            if a in byte_of and b in byte_of:
+                byte_ranks[byte_of[a], byte_of[b]] = rank
+        merged_ids = np.array(vocabulary.merged_ids, np.int32)
+        self._merges = (byte_ids, byte_ranks, pairs, merged_ids, BYTE_MASKS)
+        sizes = np.array([len(token) for token in vocabulary.token_bytes], np.uint64)
+        starts = np.cumsum(sizes) - sizes
+        self._spans = starts << np.uint64(32) | sizes
+        self._text = np.frombuffer(bytearray(b"".join(vocabulary.token_bytes) + bytes(PADDING)), np.uint8)
+        self._caches: list[PieceCache] = []  # those that no thread uses now
+
+    def encode(
+        self, text: str | bytes, allowed_special: Specials = (), disallowed_special: Specials = "all"
+    ) -> list[int]:
+        """Ids of the text.
+
+        Special tokens in the text become their ids if allowed ("all" or a set of them), the longest where several
+        begin at one place. Any other in `disallowed_special` ("all": every one that is not allowed) raises
+        InputError; the rest are text like any other (tiktoken's rule).
+        """
+        return self.encode_array(text, allowed_special, disallowed_special, threads=1).tolist()
+
+    def encode_array(
+        self,
+        text: str | bytes,
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        threads: int | None = None,
+    ) -> np.ndarray:
+        """Ids of the text, uint16 or (above 65,536 tokens) uint32 [tokens]; special tokens as in `encode`."""
+        allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
+        data = to_bytes(text)
+        threads = threads or self.threads
+        cuts = self._cuts(data, threads, allowed + disallowed)
+        if len(cuts) == 2:
+            return self._encode(data, allowed, disallowed)
+        parts = [data[a:b] for a, b in pairwise(cuts)]
+        with ThreadPoolExecutor(threads) as pool:
+            return np.concatenate(list(pool.map(lambda part: self._encode(part, allowed, disallowed), parts)))
+
+    def encode_batch(
+        self,
+        texts: Iterable[str | bytes],
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        threads: int | None = None,
+    ) -> list[np.ndarray]:
+        """Ids of each text, in order."""
+        allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
+        texts = list(texts)
+        threads = min(threads or self.threads, max(1, len(texts)))
+
+        def work(number: int) -> list[np.ndarray]:
+            return [self._encode(to_bytes(text), allowed, disallowed) for text in texts[number::threads]]
+
+        if threads == 1:
+            return work(0)
+        result: list = [None] * len(texts)
+        with ThreadPoolExecutor(threads) as pool:
+            for number, encoded in enumerate(pool.map(work, range(threads))):
+                result[number::threads] = encoded
+        return result
+
+    def encode_stream(
+        self,
+        chunks: Iterable[str | bytes],
+        allowed_special: Specials = (),
+        disallowed_special: Specials = "all",
+        threads: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Ids of one text that comes in chunks, cut anywhere (an open file will do): the same ids as for the whole.
+
+        Memory is bounded by about a megabyte a thread and the longest piece, except under patterns that cannot be
+        cut anywhere but at special tokens (`regex`, "none"). Errors about special tokens come when they are met.
+        """
+        allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
+        threads = threads or self.threads
+        cutter = Cutter(self.vocabulary.pattern, allowed + disallowed)
+        source = iter(chunks)
+        rest = memoryview(b"")
+
+        def read_into(view: memoryview) -> int:
+            nonlocal rest
+            while not rest:
+                chunk = next(source, None)
+                if chunk is None:
+                    return 0
+                rest = memoryview(to_bytes(chunk))
+            size = min(len(view), len(rest))
+            view[:size] = rest[:size]
+            rest = rest[size:]
+            return size
+
+        blocks = (bytes(memoryview(b)[:n]) for b, n, _ in read_chunks(read_into, cutter, LONGEST**2))
+        if threads == 1:
+            for block in blocks:
+                yield self._encode(block, allowed, disallowed)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            waiting = []
+            for block in blocks:
+                waiting.append(pool.submit(self._encode, block, allowed, disallowed))
+                if len(waiting) > threads:
+                    yield waiting.pop(0).result()
+            for future in waiting:
+                yield future.result()
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Bytes of the ids. Raises InputError for a number that is no id."""
+        ids = np.ascontiguousarray(ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64), np.int64)
+        size = decoded_size(ids, self._spans)
+        if size < 0:
+            raise InputError(f"id {ids[-1 - size]} at position {-1 - size}: ids run from 0 to {len(self._spans) - 1}")
+        out = np.empty(size + PADDING, np.uint8)
+        decode_ids(ids, self._spans, self._text, out)
+        return out[:size].tobytes()
+
+    def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
+        """Text of the ids; `errors` as in bytes.decode for what is not UTF-8. Lone surrogates come back as such."""
+        data = self.decode_bytes(ids)
+        try:
+            return data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return data.decode("utf-8", errors)
+
+    def _special_rules(self, allowed: Specials, disallowed: Specials) -> tuple[list[str], list[str]]:
+        """(allowed, disallowed) special tokens as lists."""
+        known = self.vocabulary.special_tokens
+        for name, chosen in (("allowed_special", allowed), ("disallowed_special", disallowed)):
+            unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
+            if unknown:
+                raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")
+        allowed = list(known) if allowed == "all" else list(allowed)
+        return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
+
+    def _cuts(self, data: bytes, threads: int, specials: list[str]) -> list[int]:
+        """Places that divide the data into about equal parts, one for each thread, at most."""
+        if threads == 1 or len(data) < PARALLEL_FROM or self._scan is None:
+            return [0, len(data)]
+        cutter = Cutter(self.vocabulary.pattern, specials)
+        cuts = {cutter.last_cut(data, len(data) * k // threads) for k in range(1, threads)}
+        return sorted(cuts | {0, len(data)})
+
+    def _encode(self, data: bytes, allowed: list[str], disallowed: list[str]) -> np.ndarray:
+        """Ids of bytes."""
+        if len(data) > LONGEST:
+            raise InputError(f"text: {len(data):,} bytes at once are more than 2 GiB; use encode_stream")
+        parts = split_specials(data, allowed) if allowed else [(0, len(data), None)]
+        for text in disallowed:
+            token = to_bytes(text)
+            if any(special is None and data.find(token, start, end) >= 0 for start, end, special in parts):
+                raise InputError(
+                    f"the text contains the special token {text!r}: allow it with allowed_special, "
+                    "or take it as plain text with disallowed_special=()"
+                )
+        buffer = np.empty(len(data) + PADDING, np.uint8)
+        buffer[: len(data)] = np.frombuffer(data, np.uint8)
+        out = np.empty(len(data) + 1, np.int32)
+        try:
+            cache = self._caches.pop()
+        except IndexError:
+            cache = PieceCache()
+        at = 0
+        for start, end, special in parts:
+            if special is not None:
+                out[at] = self.vocabulary.special_tokens[special]
+                at += 1
+            elif self._scan is None:
+                ends = np.array(piece_ends(data[start:end], self.vocabulary.pattern), np.int64) + start
+                at = encode_pieces(buffer, start, ends.astype(np.int32), out, at, *cache.arrays, *self._merges)
+            else:
+                state = new_state(start)
+                while state[AT] < end:
+                    found = self._scan(buffer, state, end, CLASSES, cache.ends)
+                    if found:
+                        ends = cache.ends[:found]
+                        at = encode_pieces(buffer, start, ends, out, at, *cache.arrays, *self._merges)
+                        start = int(ends[-1])
+        self._caches.append(cache)
+        return out[:at].astype(self.dtype)
+
+
+class StreamingDecoder:
+    """Turns ids into text as they come, holding back bytes that may begin a character.
+
+    >>> decoder = StreamingDecoder(tokenizer)                             # doctest: +SKIP
+    >>> "".join(decoder.add([n]) for n in ids) + decoder.end()            # doctest: +SKIP
+    """
+
+    def __init__(self, tokenizer: Tokenizer, errors: str = "replace"):
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
+
+    def add(self, ids: Iterable[int]) -> str:
+        """Text that is certain now."""
+        return self._decoder.decode(self._tokenizer.decode_bytes(ids))
+
+    def end(self) -> str:
+        """What was held back; an unfinished character is treated as `errors` says."""
+        return self._decoder.decode(b"", final=True)
