@@ -22,14 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import story_choices
+import story_report
 import story_tasks
-from story_grammar import Random, Shape, Story, choose, compose, read_shapes
+from story_grammar import END_OF_TEXT, Random, Shape, Story, choose, compose, read_shapes
 from story_lessons import lesson
+from story_shapes_far import FAR
 from story_shapes_home import HOME
+from story_shapes_wild import WILD
 from story_zh import POOLS_ZH, SHAPES_ZH
 
-END_OF_TEXT = "<|endoftext|>"
-SHAPES: list[Shape] = read_shapes(HOME)
+SHAPES: list[Shape] = [shape for text in (HOME, WILD, FAR) for shape in read_shapes(text)]
 CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
 LESSONS, CHINESE = 0.14, 0.06  # shares of the documents; the rest are English stories
 CHOICES = 600  # multiple-choice items
@@ -93,7 +95,7 @@ def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict
     folder.mkdir(parents=True, exist_ok=True)
     room = {"val": megabytes * 1e6 * share, "train": megabytes * 1e6 * (1 - share)}  # bytes still to write
     paths = {part: folder / f"{part}.txt" for part in room}
-    report = {part: {"documents": 0, "bytes": 0} for part in room}
+    documents_of, bytes_of = dict.fromkeys(room, 0), dict.fromkeys(room, 0)
     start = time.perf_counter()
     files = {part: path.with_suffix(".txt.tmp").open("wb") for part, path in paths.items()}
     try:
@@ -101,14 +103,14 @@ def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict
                   mininterval=0.5 if sys.stderr.isatty() else 10, disable=None) as bar:
             for key, text in documents(seed):
                 part = "val" if is_validation(key, share) else "train"
-                if report[part]["bytes"] >= room[part]:
-                    if all(report[p]["bytes"] >= room[p] for p in room):
+                if bytes_of[part] >= room[part]:
+                    if all(bytes_of[p] >= room[p] for p in room):
                         break
                     continue
                 data = f"{text}\n{END_OF_TEXT}\n".encode()
                 files[part].write(data)
-                report[part]["documents"] += 1
-                report[part]["bytes"] += len(data)
+                documents_of[part] += 1
+                bytes_of[part] += len(data)
                 bar.update(len(data))
         for part, file in files.items():
             file.flush()
@@ -119,9 +121,10 @@ def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict
         for file in files.values():
             file.close()
             Path(file.name).unlink(missing_ok=True)
-    seconds = time.perf_counter() - start
-    megabytes_written = sum(r["bytes"] for r in report.values()) / 1e6
-    return {**report, "seconds": seconds, "megabytes_per_second": megabytes_written / seconds}
+    return {
+        **{part: {"documents": documents_of[part], "bytes": bytes_of[part]} for part in ("train", "val")},
+        "MB/s": sum(bytes_of.values()) / 1e6 / (time.perf_counter() - start),
+    }
 
 
 def write(out_root: Path, megabytes: float, seed: int, validation_share: float = 0.02) -> dict:
@@ -149,8 +152,8 @@ def write(out_root: Path, megabytes: float, seed: int, validation_share: float =
         write_file(out_root / "instructions" / f"stories_{part}.json", f"[\n{lines}\n]\n")
     write_file(out_root / "choices" / "stories.jsonl",
                "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in choices))
-    return {**report, "choices": len(choices),
-            "instructions": {"train": len(train), "val": len(val)}}
+    made = {"instructions": {"train": len(train), "val": len(val)}, "choices": len(choices)}
+    return {**report, **story_report.report(out_root / "text" / "stories"), **made}
 
 
 @dataclass

@@ -4,7 +4,7 @@ One block per shape, blocks separated by an empty line (story_shapes_*.py):
 
     name: A=child O=toy            the slots and the pool (story_words.py) that each one is drawn from
     text [this|that] {A} {O.facet} one of the alternatives (they nest); slots; @macro; {^O} with a capital
-    / text                         begins a new paragraph
+    / text                         begins a new paragraph, and so does a line that begins with a quote
     - text                         left out in three stories of ten, and in short ones
     > text                         the ending
     ? question = answer            for the instruction set
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from story_words import POOLS
 
+END_OF_TEXT = "<|endoftext|>"  # the line that ends a document
 Random = Callable[[], float]  # random.Random(seed).random: the only source of chance
 
 MACROS = {
@@ -153,9 +154,16 @@ ROWS: dict[tuple[str, str], list[dict[str, str]]] = {}  # (slot, pool) -> prefix
 
 
 def rows_of(slot: str, rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The rows of a pool with their keys prefixed: facet "he" of slot B is "B.he", facet "" is "B"."""
-    return [{f"{slot}.{facet}" if facet else slot: SLOT.sub(slot_reference, text) for facet, text in row.items()}
-            for row in rows]
+    """The rows of a pool with their keys prefixed: facet "he" of slot B is "B.he", facet "" is "B".
+
+    A word with an article gets a facet "the": `a deep pit` -> `the deep pit`.
+    """
+    prefixed = []
+    for row in rows:
+        facets = {**row, "the": re.sub(r"^an? ", "the ", row[""])}
+        prefixed.append({f"{slot}.{facet}" if facet else slot: SLOT.sub(slot_reference, text)
+                         for facet, text in facets.items()})  # fmt: skip
+    return prefixed
 
 
 def read_shapes(text: str, pools: dict[str, list[dict[str, str]]] = POOLS, space: str = " ") -> list[Shape]:
@@ -167,6 +175,8 @@ def read_shapes(text: str, pools: dict[str, list[dict[str, str]]] = POOLS, space
         shape = Shape(name, [tuple(part.split("=")) for part in slots.split()], space=space)
         for line in body:
             mark, rest = (line[0], line[2:]) if line[:2] in ("/ ", "- ", "> ", "? ", "~ ", "! ") else ("", line)
+            if rest.startswith('"') and not mark:
+                mark = "/"  # a new speaker begins a new paragraph
             if mark == ">":
                 shape.ending = compile_text(rest)
             elif mark == "!":
@@ -189,10 +199,10 @@ def read_shapes(text: str, pools: dict[str, list[dict[str, str]]] = POOLS, space
 
 
 def draw(shape: Shape, rnd: Random) -> Slots:
-    """Slot values of a new story; two slots of one pool never get the same word."""
+    """Slot values of a new story; no two slots get the same word."""
     slots = Slots()
     for slot, pool in shape.slots:
-        taken = [slots[other] for other, from_pool in shape.slots if from_pool == pool and other in slots]
+        taken = [slots[other] for other, _ in shape.slots if other in slots]
         row = choose(rnd, ROWS[slot, pool])
         while row[slot] in taken:
             row = choose(rnd, ROWS[slot, pool])

@@ -4,7 +4,7 @@
 
 HOME = r"""
 lost toy: A=child O=toy B=child C=color P=hiding Q=hiding H=home
-@meet {His} favorite toy was a {C} {O} [that {he} had got for {his} birthday|and {he} took it everywhere|which {he} had had for years].
+@meet {His} favorite toy was a {C} {O} [that {he} had got for {his} birthday|and {he} took it everywhere|that had been {his} for years].
 / @day {A} woke up and [could not find the {O}|saw that the {O} was gone|looked for the {O}, but it was not there]. {He} looked {Q}, but [it was not there|there was only dust|{he} found nothing but an old sock]. [Tears ran down {his} face.|{A} began to cry.|{A} felt [very |]sad.]
 / Just then, {his} friend {B} [came to visit|knocked on the door|came by]. "What is wrong, {A}?" asked {B}.
 "I [lost|cannot find] my {C} {O}," said {A}. ["I have looked everywhere."|"I had it yesterday."|"It is my favorite toy."]
@@ -125,7 +125,7 @@ birthday: A=child B=child I=gift C=color G=parent H=home
 rainy day: A=child B=sibling V=indoor U=outing H=home
 @meet {He} and {his} {B} had waited all week for [the|their] {U}. But when they woke up on Saturday, it was raining. [The rain ran down the windows.|Big drops fell from the gray sky.|There were puddles everywhere.]
 / "[No {U} today|We cannot go now]," said {his} {B} [sadly|with a long face]. "[This day is ruined|I hate the rain|It is not fair]."
-{A} looked out of the window for a while. [Then {he} had an idea.|Suddenly, {his} eyes began to shine.] "[Who needs the sun|We can have fun inside]," {he} said. "We can make {V}!"
+{A} looked out of the window for a while. [Then {he} had an idea.|Suddenly, {his} eyes began to shine.] "[Who needs the sun?|We can have fun inside,]" {he} said. "We can make {V}!"
 / They [ran around the house|went to work at once] and [looked for everything they needed|collected pillows, paper and string]. [It took them all morning.|Sometimes it went wrong, and they had to start again.|They argued a little and laughed a lot.] [At last|By noon], it was ready.
 - Their [mom|dad] came in with [hot chocolate|a plate of cookies|warm milk] and said, "[What a wonderful idea|I have never seen anything like it]!"
 / {^his} {B} [laughed out loud|clapped and cheered|could not stop smiling]. "[I forgot all about the rain|This is better than the {U}]," {B.he} said.
@@ -136,13 +136,13 @@ rainy day: A=child B=sibling V=indoor U=outing H=home
 ~ A V U
 
 baking: A=child Z=bakery G=elder H=home
-@meet On Sundays, {A} [helped|liked to help] {his} {G} in the kitchen. "[Today we are making a special {Z}|What about a {Z} today]," said {his} {G} one Sunday.
+@meet On Sundays, {A} [helped|liked to help] {his} {G} in the kitchen. "[Today we are making a special {Z},|What about a {Z} today?]" said {his} {G} one Sunday.
 / They [washed their hands|put on their aprons] and [took out the big bowl|turned on the oven]. {A} [mixed and stirred|stirred and stirred] until {his} arms were tired. [There was flour on {his} nose.|{He} licked the spoon when nobody was looking.]
 / When the {Z} was ready, they [tasted it|each took a bite]. [It tasted strange.|Something was wrong.] "[Oh dear|Oh no]," said {A}. "We forgot the {Z.need}!"
 {A} was [close to tears|very disappointed]. "[I ruined it|It was my job to add it]," {he} said.
 / But {his} {G} only [laughed|smiled]. "[Everybody makes mistakes|A mistake is how we learn]," {G.he} said. "[Let us try again|We have time to make another one]."
 So they began again. This time, {A} [read every line aloud|checked the list twice], and {he} did not forget the {Z.need}. [Soon a wonderful smell filled the house.|The kitchen grew warm and smelled sweet.]
-/ - [The neighbors smelled it and came to the window.|Even the cat came to see.|They set the table with the blue plates.]
+- [The neighbors smelled it and came to the window.|Even the cat came to see.|They set the table with the blue plates.]
 "[This is the best {Z} in the world|Now it is perfect]!" said {his} {G}.
 > {A} [ate|had] two big pieces of {Z}, and {he} and {his} {G} never forgot the {Z.need} again.
 ? What did {A} and {his} {G} forget? = {Z.need}
@@ -167,7 +167,7 @@ night noise: A=child L=noise G=parent O=sturdy_toy H=home
 
 contest: A=child E=event R=result G=parent B=child H=home
 @meet {He} had [practiced for weeks|been looking forward to this day for a month]. Today was the big {E}.
-/ "[What if I lose|I am so nervous], {G.call}?" asked {A}.
+/ "[What if I lose, {G.call}?|I am so nervous, {G.call}. What if I lose?]" asked {A}.
 "[Just do your best|Have fun, that is what matters]," said {his} {G}. "[I will be there to watch you|I will love you either way]."
 / {A} looked around. [There were so many people.|All the seats were full.|Flags were waving everywhere.] {His} friend {B} was in the {E} too. "[Good luck, {A}|May the best one win]," said {B}, and they shook hands.
 / [A whistle blew|A bell rang], and the {E} began. {A} {E.do}. [The crowd clapped and cheered.|{He} did not look left or right.|{He} could hear {his} own heart.] [Soon|Much too soon], it was over.
@@ -248,7 +248,7 @@ market: A=child S=fruit G=parent M=adult N=coins H=home
 / {A} [ran all the way back|turned around and went back]. "[Excuse me|Wait], {M}, you gave me too much," {he} said and [held out the coins|put {N} on the table].
 {M} [was surprised|smiled warmly]. "[Not many people would come back|An honest {A.kind} is worth more than gold]," {M.he} said. "[Take these|Here are some extra] {S} as a present."
 - When {A} told {his} {G} [the story|what had happened], {G.he} [gave {him} a kiss|hugged {him}]. "[I am proud of you|You did the right thing]," {G.he} said.
-> That evening, {A} and {his} {G} ate the {S} from {M}, and [{A} thought that|] they [had never tasted so sweet|tasted sweeter than any candy].
+> That evening, {A} and {his} {G} ate the {S} from {M}, and [{A} thought that they|they] [had never tasted so sweet|tasted sweeter than any candy].
 ? What did {A} buy? = {S}
 ? Who sold the {S}? = {M}
 ? Who sent {A} to the market? = {G}

@@ -46,12 +46,12 @@ def wording(rnd: Random, family: str) -> str:
 def story_task(rnd: Random, story: Story) -> Made | None:
     """Write a story about a kind girl named Mia who ..."""
     slots = story.slots
-    topic = fill(story.shape.topic, slots)
-    named = dict.fromkeys(re.findall(r"%\((\w+)\)", story.shape.topic))
-    wanted = [slots["T"], *(fill(slots[key], slots) for key in named)]
-    about = a(f"{slots['T']} {slots['A.kind']} named {slots['A']} {topic}")
+    trait = [slots["T"]] if "T" in slots else []  # a few shapes do not introduce A by a trait
+    named = dict.fromkeys(re.findall(r"%\(([\w.]+)\)", story.shape.topic))
+    wanted = [*trait, *(fill(slots[key], slots) for key in named)]
+    who = " ".join([*trait, slots["A.kind"], "named", slots["A"], fill(story.shape.topic, slots)])
     check = {"kind": "story", "name": slots["A"], "words": wanted}
-    return story.key, wording(rnd, "story").format(about), "", story.tell(), check
+    return story.key, wording(rnd, "story").format(a(who)), "", story.tell(), check
 
 
 def ending_task(rnd: Random, story: Story) -> Made | None:

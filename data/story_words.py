@@ -19,8 +19,8 @@ Marco Ned Otto Philip Ralph Scott Toby Walter Anton Billy Danny Jimmy Rob""".spl
 ANIMAL_GIRLS = "Dot Bella Coco Honey Pearl Willow Misty Clover Poppy Luna Tilly Maple Berry Ginger Nibbles Snowy".split()
 ANIMAL_BOYS = "Pip Hopper Rusty Bruno Milo Teddy Fuzzy Buster Chip Barney Rocky Ziggy Bramble Patch Scout Twig".split()
 ANIMALS = "rabbit fox bear mouse squirrel hedgehog duck frog turtle deer beaver badger otter mole lamb goat".split()
-BIG_ANIMALS = "lion elephant bear tiger horse bull wolf giraffe".split()
-BIRDS = "robin sparrow crow owl swan parrot goose pigeon".split()
+BIG_ANIMALS = "lion elephant bear tiger bull wolf buffalo".split()
+BIRDS = "robin sparrow crow owl parrot pigeon magpie blackbird".split()
 SURNAMES = "Brown Green Hill Wood Baker Lee Stone Park Long Bell Rose Cook White Fisher Young King".split()
 
 
@@ -35,8 +35,8 @@ def pool(facets: str, rows: str) -> list[dict[str, str]]:
 
 
 def words(text: str) -> list[dict[str, str]]:
-    """Rows of a pool without facets, separated by commas or line ends."""
-    return [{"": word.strip()} for word in text.replace("\n", ",").split(",") if word.strip()]
+    """Rows of a pool without facets, separated by commas."""
+    return [{"": word.strip()} for word in " ".join(text.split()).split(",")]
 
 
 def people(girls: list[str], boys: list[str], girl: str = "girl", boy: str = "boy") -> list[dict[str, str]]:
@@ -68,6 +68,16 @@ POOLS: dict[str, list[dict[str, str]]] = {
               (("grandma", "Grandma", SHE), ("grandpa", "Grandpa", HE), ("aunt", "Auntie", SHE), ("uncle", "Uncle", HE))],
     "sibling": [{"": w, **p} for w, p in
                 (("little sister", SHE), ("little brother", HE), ("big sister", SHE), ("big brother", HE))],
+    "small_animal": creatures(["mouse", "mole", "squirrel", "hedgehog", "rabbit"]),
+    "paw_animal": creatures(["rabbit", "fox", "bear", "mouse", "squirrel", "hedgehog", "beaver", "badger", "otter", "mole"]),
+    "fisher": creatures(["bear", "otter", "fox", "badger", "raccoon"]),
+    "proud_bird": creatures(["peacock", "parrot", "rooster", "pheasant"]),
+    "slow": creatures(["turtle", "snail", "hedgehog", "duck", "mole"]),
+    "swift": creatures(["rabbit", "deer", "horse", "fox", "wolf"]),
+    "scary_animal": creatures(["bear", "wolf", "lion", "badger", "bull"]),
+    "animal_name": people(ANIMAL_GIRLS, ANIMAL_BOYS, "fox", "fox"),
+    "bug_name": people(ANIMAL_GIRLS, ANIMAL_BOYS, "caterpillar", "caterpillar"),
+    "bug": words("beetle, ladybug, dragonfly, grasshopper"),
     "color": words("red, blue, green, yellow, orange, purple, pink, white, brown, silver, golden, black"),
     "kind_trait": pool("line", """
 kind | liked to help everyone
@@ -237,7 +247,6 @@ pumpkin pies, grapes"""),
 a hunter's net | chewed through the ropes one by one
 a deep pit | pushed sticks down to make a ladder
 a thorn bush | pulled out the thorns one by one
-a hollow log | dug away the earth under the log
 a tangle of vines | bit through the vines one by one
 the thick mud | rolled stones over to make a path"""),
     "wish": pool("got bad", """
@@ -303,4 +312,73 @@ two coins | six
 three coins | ten
 four coins | five
 five coins | eight"""),
+    "place_far": words("""the old mill, the big rock, the lake, the tall pine tree, the stone bridge, the windmill, the church
+tower, the top of the hill, the waterfall, the edge of the wood, the lighthouse, the castle"""),
+    "hunter": words("wolf, lynx, tiger, crocodile, lion, snake"),
+    "morsel": words("piece of cheese, slice of bread, cookie, fat cherry, sausage, piece of cake, nut, ripe plum"),
+    "vessel": words("tall jar, clay pot, bucket, bottle, jug, pitcher"),
+    "dry_place": words("beside a well, behind a barn, in an empty garden, next to a wall, on a dusty road, near a farmhouse"),
+    "river": words("the river, the stream, the wide river, the deep stream, the cold lake, the green river, the brook"),
+    "garden_spot": words("under a cabbage leaf, in a rose bush, on an apple tree, between two tomato plants, in a quiet garden"),
+    "shelter": words("a big mushroom, a hollow log, a wide leaf, an old boat, a broken umbrella, a little cave, a fallen tree"),
+    "tree_nut": pool("plural", """
+acorn | acorns
+chestnut | chestnuts
+hazelnut | hazelnuts
+walnut | walnuts
+pine cone | pine cones
+cherry stone | cherry stones"""),
+    "tool2": words("long stick, fishing net, rope, rake, big spoon, bucket"),
+    "neighbor_gift": words("""a berry pie, a pot of honey, a warm soup, a carrot cake, a basket of apples, a bunch of flowers,
+a loaf of fresh bread, a plate of cookies"""),
+    "fish_word": words("trout, salmon, carp, silver fish, perch, pike"),
+    "finder": words("an old lamp, a dusty bottle, a blue jar, a silver teapot, a strange shell, a little brass box"),
+    "dragon_name": [{"": n} for n in "Flame Smoke Ember Cinder Spark Thunder Storm Shadow Ash Blaze".split()],
+    "dragon_fear": words("mice, water, thunder, bees, spiders, cows, balloons, feathers, butterflies, rabbits"),
+    "dig_place": words("""behind the old barn, under a crooked tree, between two tall rocks, near the broken fence,
+beside the dry fountain, under the third apple tree, at the foot of the tower"""),
+    "robot_name": [{"": n} for n in "Bolt Beep Zip Tinny Gizmo Rivet Dash Pixel Clank Widget".split()],
+    "chore": words("""wash the dishes, sweep the floor, make the bed, feed the cat, fold the clothes, clean the windows,
+set the table, take out the trash"""),
+    "captain": [{"": f"Captain {s}", "woman": w, **p} for s in ("Finch", "Rock", "Gray", "Drake", "Marsh", "Swift")
+                for w, p in (("woman", SHE), ("man", HE))],
+    "ship": [{"": n} for n in ("Sea Star", "Silver Fish", "White Gull", "Morning Star", "Brave Anna", "North Wind", "Blue Whale",
+                               "Golden Crown")],
+    "sea_animal": words("dolphin, whale, seal, big turtle, sea lion, porpoise"),
+    "night_thing": words("a raccoon, a hedgehog, a baby deer, a gray fox, a skunk, a fat badger, a little owl, a hungry mouse"),
+    "world": words("""a city of glass, a forest of blue trees, a land under the sea, a garden of giant flowers, a town in the clouds,
+a valley full of tiny houses, a kingdom of paper, an island of bells"""),
+    "letter_gift": words("""a pair of red mittens, a little wooden horse, a jar of plum jam, a painted egg, a photo in a frame,
+a bag of sweets, a tiny snow globe, a knitted hat"""),
+    "letter_news": words("""I can ride a bike now, I got a gold star in school, our cat has three kittens, I lost my first tooth,
+I planted a tree in the yard, I learned to swim this summer, we have a new baby in the family, I can read whole books now"""),
+    "riddle": pool("key", """
+What has hands but cannot clap? | a clock
+What has teeth but cannot bite? | a comb
+What has keys but opens no door? | a piano
+What gets wet while it dries? | a towel
+What has a neck but no head? | a bottle
+What goes up but never comes down? | your age
+What can you catch but never throw? | a cold
+What has one eye but cannot see? | a needle
+What is full of holes but holds water? | a sponge
+What runs but has no legs? | a river"""),
+    "monster_name": [{"": n, **p} for n, p in (("Grump", HE), ("Grizel", SHE), ("Mossy", SHE), ("Bodo", HE), ("Rumble", HE),
+                                              ("Murka", SHE), ("Grog", HE), ("Olga", SHE))],
+    "painted": words("""a yellow bird, a white horse, a tiny dog, a red rooster, a gray donkey, a little goat, a blue butterfly,
+a black cat"""),
+    "king": [{"": n} for n in "Boris Rufus Oswald Magnus Edgar Conrad Albert Roland".split()],
+    "lighthouse_home": words("a lighthouse by the sea, a tall lighthouse, a lighthouse on a rock, a white lighthouse"),
+    "light_thing": words("a lantern, a torch, a big candle, a small lamp, an old flashlight, an oil lamp"),
+    "tooth_gift": words("a shiny coin, a tiny book, a glass marble, a silver bell, a new pencil, a golden star, a small ring"),
+    "instrument": words("drum, trumpet, violin, flute, guitar, horn, whistle, tuba, trombone"),
+    "sky_thing": words("""the rings of Saturn, a red planet, the mountains of the moon, a cloud of tiny stars, two stars dancing,
+a bright comet, the moons of Jupiter"""),
+    "sky_wish": words("""a little brother, a trip to the sea, a dog, a best friend, snow at the weekend, a tree house, a rocket,
+a new bike"""),
+    "soft_drink": words("lemonade, apple juice, iced tea, orange juice, cherry juice, melon juice, berry juice"),
+    "driver": [{"": f"{t} {s}", **p} for s in ("Wheeler", "Carter", "Rivers", "Ford") for t, p in (("Mrs.", SHE), ("Mr.", HE))],
+    "class_pet": words("hamster, mouse, guinea pig, turtle, lizard, rabbit, rat"),
+    "pet_name": [{"": n} for n in "Peanut Biscuit Whiskers Button Pepper Muffin Socks Noodle Pickle Crumbs".split()],
+    "pet_food": words("carrots, seeds, lettuce, apple slices, sunflower seeds, cucumber, corn"),
 }
