@@ -1,0 +1,187 @@
+"""Text from a model: an exported folder, a run's newest checkpoint, or a model of the Hugging Face hub.
+
+    python pretrain/sample.py data/models/stories --prompt "Once upon a time"
+    python pretrain/sample.py data/runs/pretrain/stories --num_samples 4 --temperature 0.8 --top_p 0.95 --stream
+
+Shapes: B rows, T positions of the longest prompt, V vocabulary, N candidates that top_k or top_p leave.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+from presets import InputError
+
+
+@dataclass
+class Settings:
+    """What to generate."""
+
+    source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, or name on the Hugging Face hub
+    prompt: tuple[str, ...] = ("",)  # one or several texts to continue; an empty one begins a document
+    num_samples: int = 1  # continuations per prompt
+    max_new_tokens: int = 200  # longest continuation, tokens; less where the model's block size ends
+    temperature: float = 0.8  # divides the logits; 0 takes the likeliest token
+    top_k: int = 0  # only this many likeliest tokens; 0 = all
+    top_p: float = 0.95  # only the likeliest tokens that together have this probability; 1 = all
+    min_p: float = 0.0  # only tokens with at least this share of the likeliest one's probability
+    repetition_penalty: float = 1.0  # above 1: divides the logits of tokens that the text already has (CTRL)
+    seed: int = 1  # of the choices
+    stream: bool = False  # print the text while it is made; one sample after the other
+    device: str = "auto"  # auto, cpu, cuda
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 if the hardware has it
+    debug: bool = False  # show tracebacks of input errors
+
+
+def generate(model, prompts: list[list[int]], max_new_tokens: int, **options) -> list[list[int]]:
+    """The new tokens of each prompt, without stop_id; options as in `stream`."""
+    rows = [[] for _ in prompts]
+    for tokens in stream(model, prompts, max_new_tokens, **options):
+        for row, token in zip(rows, tokens, strict=True):
+            if token is not None:
+                row.append(token)
+    return rows
+
+
+def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: float = 1.0, top_k: int = 0,
+           top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop_id: int | None = None,
+           generator=None) -> Iterator[list[int | None]]:
+    """Yield one list per step: the next token of each row, None for rows that reached stop_id.
+
+    Prompts may differ in length; those of a batch are padded on the left and do not see the padding. temperature 0 is
+    greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state. Raises
+    InputError for an empty prompt, a token outside the vocabulary, or more positions than the model has.
+    """
+    import torch
+    from attention import KVCache
+    from decoder import Decoder
+
+    B, T, config = len(prompts), max(map(len, prompts), default=0), model.config
+    if not B or min(map(len, prompts)) == 0:
+        raise InputError("a prompt has no token; begin a document with the end-of-text token")
+    if T + max_new_tokens > config.block_size:
+        raise InputError(f"{T} tokens of prompt + --max_new_tokens {max_new_tokens} are more than the model's "
+                         f"{config.block_size} positions; at most {max(0, config.block_size - T)} are left")
+    if max(map(max, prompts)) >= config.vocab_size or min(map(min, prompts)) < 0:
+        raise InputError(f"a prompt holds a token outside 0..{config.vocab_size - 1}: another model's tokenizer?")
+    device = model.transformer["wte"].weight.device
+    if generator is None:
+        generator = torch.Generator(device).manual_seed(0)
+    padding = torch.tensor([T - len(prompt) for prompt in prompts], device=device)
+    tokens = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=device)  # (B, T)
+    slots = torch.arange(T + max_new_tokens, device=device)
+    hidden = slots < padding[:, None] if padding.any() else None  # (B, S)
+    with torch.inference_mode():
+        seen = None
+        if repetition_penalty != 1.0:
+            seen = torch.zeros(B, config.vocab_size, dtype=torch.bool, device=device)
+            for row, prompt in enumerate(prompts):
+                seen[row, prompt] = True
+        cache = KVCache(config, B, T + max_new_tokens, model.dtype, device)
+        positions, mask = None, None
+        if hidden is not None:
+            positions = (slots[:T] - padding[:, None]).clamp(min=0)
+            mask = (slots[:T] <= slots[:T, None]) & ~hidden[:, None, :T]  # (B, T, T): causal, without padding
+            mask = (mask | torch.eye(T, dtype=torch.bool, device=device))[:, None]  # padding sees itself: no empty row
+        logits = model(tokens, cache=cache, positions=positions, mask=mask, last_only=True)[:, -1]
+        decoder = Decoder(model, cache, T - padding, hidden)
+        running = [True] * B
+        for step in range(max_new_tokens):
+            token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator)  # (B,)
+            if seen is not None:
+                seen.scatter_(1, token[:, None], True)
+            chosen = token.tolist()
+            running = [alive and t != stop_id for alive, t in zip(running, chosen, strict=True)]
+            yield [t if alive else None for alive, t in zip(running, chosen, strict=True)]
+            if not any(running) or step + 1 == max_new_tokens:
+                return
+            logits = decoder.step(token)
+
+
+def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator):
+    """One token per row of logits (B, V) -> (B,): penalty, temperature, top_k, top_p, min_p, in transformers' order."""
+    import torch
+
+    logits = logits.float()
+    if repetition_penalty != 1.0:  # Keskar et al. 2019, eq. after 1: negative logits are multiplied
+        penalised = torch.where(logits > 0, logits / repetition_penalty, logits * repetition_penalty)
+        logits = torch.where(seen, penalised, logits)
+    if temperature == 0 or top_k == 1:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    V = logits.shape[-1]
+    if 0 < top_k < V:
+        logits, ids = logits.topk(top_k)  # (B, N), greatest first
+        p = logits.softmax(-1)
+    elif top_p < 1:
+        p, ids = logits.softmax(-1).topk(min(V, 256))  # these nearly always hold top_p, and a sort of all is slow
+        if bool((p.sum(-1) < top_p).any()):
+            p, ids = logits.softmax(-1).sort(descending=True)
+    else:
+        p, ids = logits.softmax(-1), None
+    if top_p < 1:
+        p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)  # the mass before a token has reached top_p without it
+    if min_p > 0:
+        p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
+    # inverse of the cumulative distribution at one uniform number per row; float64 so that it stays below the total
+    cumulative = p.double().cumsum(-1)
+    u = torch.rand(len(p), 1, dtype=torch.float64, generator=generator, device=p.device)
+    index = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).clamp(max=p.shape[-1] - 1)
+    return (index if ids is None else ids.gather(1, index))[:, 0]
+
+
+def main(settings: Settings):
+    """Load, generate, print."""
+    import torch
+    from convert import load_any
+    from tokenizers import Tokenizer
+    from world import choose_dtype
+
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, folder = load_any(settings.source, choose_dtype(settings.dtype, torch.device(device)))
+    if folder is None:
+        raise InputError(f"{settings.source} has no tokenizer.json beside it; convert.py --tokenizer adds one")
+    model, end = model.to(device), model.config.end_of_text
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in settings.prompt]
+    room = model.config.block_size - max(map(len, prompts))
+    if room < settings.max_new_tokens:
+        print(f"note: the model has room for {max(room, 0)} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
+    options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "min_p",
+                                                          "repetition_penalty")}
+    options |= {"stop_id": end, "generator": torch.Generator(device).manual_seed(settings.seed),
+                "max_new_tokens": min(room, settings.max_new_tokens)}
+    jobs = [(text, ids) for text, ids in zip(settings.prompt, prompts, strict=True)
+            for _ in range(settings.num_samples)]
+    if not settings.stream:
+        for (text, _), row in zip(jobs, generate(model, [ids for _, ids in jobs], **options), strict=True):
+            print(f"{text}{tokenizer.decode(row)}\n", flush=True)
+        return
+    for text, ids in jobs:
+        print(text, end="", flush=True)
+        row, shown = [], ""
+        for tokens in stream(model, [ids], **options):
+            row += [token for token in tokens if token is not None]
+            whole = tokenizer.decode(row)
+            if not whole.endswith("\ufffd"):  # the bytes of a character may come in several tokens
+                print(whole[len(shown):], end="", flush=True)
+                shown = whole
+        print(tokenizer.decode(row)[len(shown):] + "\n", flush=True)
+
+
+if __name__ == "__main__":
+    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    try:
+        main(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, OSError) as problem:
+        if arguments.debug:
+            raise
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,177 @@
+"""sample.py against transformers' generate (greedy), a plain reference of the filters, and itself in other batches."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from convert import export
+from model import GPT
+from presets import GPTConfig, InputError
+from sample import choose, generate, stream
+
+LLAMA = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
+CASES = {
+    "gpt2": {},
+    "llama-grouped": LLAMA | {"n_kv_head": 2},
+    "qwen3-mqa": LLAMA | {"qk_norm": True, "n_kv_head": 1, "head_size": 16, "tied": False},
+    "post-norm": {"norm_place": "post", "bias": False},  # from here on: no counterpart in transformers
+    "none": {"norm": "none", "position": "none", "mlp": "relu2"},
+    "silu": {"mlp": "silu"},
+}
+PROMPTS = [[5, 6, 7], [1], [9, 8, 7, 6, 5, 4, 3, 2], [100, 3]]
+
+
+def random_model(**switches) -> GPT:
+    torch.manual_seed(0)
+    shape = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 40, "vocab_size": 101, "end_of_text": 7}
+    model = GPT(GPTConfig(**shape | switches))
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.add_(torch.randn_like(p) * (0.3 if "wte" in name or "lm_head" in name else 0.1))
+    return model
+
+
+@torch.no_grad()
+def plain_greedy(model, prompt, count):
+    """The whole text through the whole model for every token."""
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt):]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cache_and_batches_change_nothing(name):
+    model = random_model(**CASES[name])
+    expected = [plain_greedy(model, prompt, 20) for prompt in PROMPTS]
+    assert len({tuple(row) for row in expected}) == len(PROMPTS)  # else this would show little
+    assert generate(model, PROMPTS, 20, temperature=0) == expected
+    assert [generate(model, [prompt], 20, temperature=0)[0] for prompt in PROMPTS] == expected
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "qwen3-mqa"])
+def test_greedy_tokens_equal_transformers(name, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = random_model(**CASES[name])
+    export(model, None, tmp_path / "m")
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
+    length = max(map(len, PROMPTS))
+    ids = torch.tensor([[0] * (length - len(p)) + p for p in PROMPTS])
+    attention_mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in PROMPTS])
+    expected = reference.generate(ids, attention_mask=attention_mask, max_new_tokens=20, min_new_tokens=20,
+                                  do_sample=False, pad_token_id=0)[:, length:]
+    # min_new_tokens forbids the end token, as a penalised logit would; ours must not meet it either
+    ours = generate(model, PROMPTS, 20, temperature=0)
+    same = [row[:i] == list(e[:i]) for row, e in zip(ours, expected.tolist(), strict=True)
+            for i in [row.index(7) if 7 in row else 20]]
+    assert all(same)
+    assert sum(7 not in row for row in ours) >= 3
+
+
+@pytest.mark.parametrize("penalty", [1.3, 0.8])
+def test_repetition_penalty_equals_transformers(penalty, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = random_model()
+    export(model, None, tmp_path / "m")
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path / "m", dtype=torch.float32)
+    prompt = [9, 8, 7, 6, 5]
+    expected = reference.generate(torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0,
+                                  eos_token_id=None, repetition_penalty=penalty)[0, 5:]
+    assert generate(model, [prompt], 20, temperature=0, repetition_penalty=penalty)[0] == expected.tolist()
+
+
+def reference_distribution(logits, temperature, top_k, top_p, min_p):
+    """Token by token, in Python floats."""
+    p = (logits.double() / temperature).softmax(-1).tolist()
+    order = sorted(range(len(p)), key=lambda i: -p[i])
+    if top_k:
+        order = order[:top_k]
+    total = sum(p[i] for i in order)
+    kept, mass = [], 0.0
+    for i in order:
+        if kept and mass >= top_p:
+            break
+        kept.append(i)
+        mass += p[i] / total
+    kept = [i for i in kept if p[i] >= min_p * p[kept[0]]]
+    total = sum(p[i] for i in kept)
+    return {i: p[i] / total for i in kept}
+
+
+@pytest.mark.parametrize("V", [12, 600])
+@pytest.mark.parametrize("filters", [(1.0, 0, 1.0, 0.0), (0.7, 0, 1.0, 0.0), (1.5, 5, 1.0, 0.0), (1.0, 0, 0.6, 0.0),
+                                     (1.0, 8, 0.7, 0.0), (1.0, 0, 1.0, 0.2), (1.3, 0, 0.95, 0.05), (1.0, 0, 1e-9, 0.0)])
+def test_choices_follow_the_filtered_distribution(V, filters):
+    torch.manual_seed(2)
+    logits = torch.randn(V) * (2 if V == 12 else 0.5)  # 600 flat ones: more than 256 candidates are needed for top_p
+    expected = reference_distribution(logits, *filters)
+    n = 10_000
+    drawn = choose(logits.expand(n, V), *filters, 1.0, None, torch.Generator().manual_seed(3))
+    counts = torch.bincount(drawn, minlength=V)
+    assert set(counts.nonzero()[:, 0].tolist()) <= set(expected)
+    for i, p in expected.items():
+        assert abs(counts[i] / n - p) < 5 * (p * (1 - p) / n) ** 0.5 + 3 / n
+
+
+def test_seed_decides_and_the_global_state_is_untouched():
+    model = random_model()
+    before = torch.get_rng_state()
+    draw = [generate(model, PROMPTS, 10, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)]
+    assert draw[0] == draw[1] != draw[2]
+    assert generate(model, PROMPTS, 10) == generate(model, PROMPTS, 10)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_stops_at_the_end_token_row_by_row():
+    model = random_model()
+    full = generate(model, PROMPTS, 20, temperature=0)
+    stop = full[0][4]
+    stopped = generate(model, PROMPTS, 20, temperature=0, stop_id=stop)
+    assert stopped == [row[: row.index(stop)] if stop in row else row for row in full]
+    assert len(stopped[0]) <= 4
+    steps = list(stream(model, PROMPTS[:1], 20, temperature=0, stop_id=stop))
+    assert steps[-1] == [None]
+
+
+def test_refusals():
+    model = random_model()
+    for prompts, count, message in [([[]], 5, "no token"), ([[1] * 30], 11, "at most 10 are left"),
+                                    ([[101]], 5, "outside 0..100"), ([], 5, "no token")]:
+        with pytest.raises(InputError, match=message):
+            generate(model, prompts, count)
+
+
+def test_command_line(tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  special_tokens=["<|endoftext|>"], show_progress=False)
+    tokenizer.train_from_iterator(["the cat and the dog 你好 sat on the mat"] * 4, trainer)
+    (tmp_path / "tokenizer").mkdir()
+    tokenizer.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=0,
+                          vocab_size=tokenizer.get_vocab_size()))
+    export(model, tmp_path / "tokenizer", tmp_path / "a model")
+    script = Path(__file__).parents[2] / "pretrain" / "sample.py"
+
+    def run(*flags):
+        return subprocess.run([sys.executable, script, tmp_path / "a model", "--max_new_tokens", "20", *flags],
+                              capture_output=True, text=True, encoding="utf-8", cwd=tmp_path)
+
+    first = run("--prompt", "the cat", "你好", "--num_samples", "2", "--dtype", "float32")
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("the cat") >= 2
+    assert first.stdout.count("你好") >= 2
+    greedy = run("--prompt", "the cat", "--temperature", "0", "--dtype", "float32")
+    streamed = run("--prompt", "the cat", "--temperature", "0", "--dtype", "float32", "--stream")
+    assert greedy.stdout == streamed.stdout
+    failed = run("--prompt", "the cat " * 20)
+    assert failed.returncode == 2
+    assert failed.stderr.splitlines()[-1].startswith("error: ")
