@@ -10,6 +10,7 @@ knows beforehand from the data, so 1 x 32, 32 x 1 and any number of processes gi
 import hashlib
 import json
 import math
+import shutil
 import signal
 import time
 from dataclasses import asdict, dataclass
@@ -17,9 +18,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from adapters import adapter_of, save_adapter, write_atomically
+from adapters import adapter_of, install_adapter, save_adapter, write_atomically
 from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
-from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model
+from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer, prepare_model
 from finetune_report import Journal, write_report
 from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
 from fused_head import labelled_loss
@@ -27,7 +28,7 @@ from instructions import Examples, encode_records, read_records, split_records
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
 
-from lora import convert_lora_to_linear_layer, merge_lora, unmerge_lora
+from lora import convert_lora_to_linear_layer, merge_lora
 
 
 class Diverged(RuntimeError):
@@ -315,29 +316,31 @@ def share_of_run(s, trainer, step: int, start: float) -> float:
 
 
 def save_results(s, model, tokenizer, folder: Path, base_hash: str):
-    """The adapter in the run folder and in adapter_out; the whole model in model_out (full fine-tuning: at least in the folder)."""
-    if s.use_lora:
-        adapter = adapter_of(model, shareable(s.model_name_or_path), base_hash)
-        for place in filter(None, (folder / "adapter", s.adapter_out)):
-            save_adapter(adapter, place, model)
-    place = s.model_out or ("" if s.use_lora else folder / "model")
-    if place:
-        save_model(model, tokenizer, place)
+    """The adapter in the run folder and in adapter_out; the whole model in model_out (in full fine-tuning always)."""
+    if not s.use_lora:
+        save_model(model, tokenizer, s.model_out or folder / "model")
+        return
+    adapter = adapter_of(model, shareable(s.model_name_or_path), base_hash)
+    for place in filter(None, (folder / "adapter", s.adapter_out)):
+        save_adapter(adapter, place, model)
+    if s.model_out:  # into the base as it is stored, not as it was rounded for training
+        base = load_base(s.model_name_or_path, "auto", trust_remote_code=s.trust_remote_code)
+        merged = convert_lora_to_linear_layer(merge_lora(install_adapter(base, adapter)))
+        save_model(merged, tokenizer, s.model_out)
 
 
 def save_model(model, tokenizer, place):
-    """A Hugging Face folder of the model, adapters merged in; the model in memory stays as it was."""
-    merge_lora(model)
-    layers = model.state_dict()
-    state = {}
-    for name, tensor in layers.items():
-        if "lora_" in name:
-            continue
-        owner = model.get_submodule(name.rpartition(".")[0])
-        state[name] = tensor.t().contiguous() if getattr(owner, "is_conv1d", False) and name.endswith(".weight") else tensor
-    model.save_pretrained(place, state_dict=state)
-    tokenizer.save_pretrained(place)
-    unmerge_lora(model)
+    """A Hugging Face folder; complete or absent, because it is written beside and then renamed."""
+    place = Path(place)
+    beside = place.with_name(f"{place.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    attention, model.config.use_cache = model.config._attn_implementation, True
+    model.set_attn_implementation("sdpa")  # not the name of our own, which nobody else has
+    model.save_pretrained(beside)
+    tokenizer.save_pretrained(beside)
+    model.set_attn_implementation(attention)
+    model.config.use_cache = False
+    if place.exists():
+        shutil.rmtree(place)
+    beside.rename(place)
 
-
-__all__ = ["Data", "Diverged", "Stopped", "Trainer", "convert_lora_to_linear_layer", "fine_tune", "load_data", "save_model"]

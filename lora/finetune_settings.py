@@ -91,7 +91,7 @@ class Settings:
     packing: bool = True
     """lay sequences end to end; False: padded rows of similar length"""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
-    """arithmetic; auto: bf16 on a GPU that has it, fp32 on a CPU. A frozen base is also stored in it, LoRA stays fp32"""
+    """arithmetic; auto: bf16 where the GPU or CPU has units for it. A frozen base is kept in it, adapters are fp32"""
     base_int8: bool = False
     """store the frozen base's linear layers in 8 bits (torchao), to save memory"""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
@@ -135,8 +135,6 @@ def check_settings(s: Settings):
         for name in ("adapter_out", "lora_load_path", "base_int8"):
             if getattr(s, name):
                 raise InputError(f"--{name} belongs to LoRA; give --use_lora True, or --model_out for full fine-tuning")
-    if s.base_int8 and s.model_out:
-        raise InputError("--model_out with --base_int8 would save the rounded base; save the adapter and merge it into the full one")
     if s.dora and s.lora_init == "pissa":
         raise InputError("--dora with --lora_init pissa is not supported; choose one")
 
