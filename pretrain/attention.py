@@ -45,8 +45,9 @@ def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-# Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop. Forward and backward
-# take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). An operator, so that torch.compile leaves it alone.
+# Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop. Forward and
+# backward take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). An operator, so that torch.compile leaves
+# it alone.
 
 
 @torch.library.custom_op("pretrain::causal_attention", mutates_args=())

@@ -8,6 +8,8 @@ import dataclasses
 import checkpoint
 import torch
 from evaluate import validation_loss
+from model import GPT
+from presets import InputError
 from shards import tokenizer_folder
 
 
@@ -21,7 +23,11 @@ class Between:
         if settings.choices or settings.prompt:
             from tokenizers import Tokenizer
 
-            self.tokenizer = Tokenizer.from_file(str(tokenizer_folder(val_split.manifest) / "tokenizer.json"))
+            path = tokenizer_folder(val_split.manifest) / "tokenizer.json"
+            if not path.exists():
+                raise InputError(f"{path}, the tokenizer of {settings.data}, is missing; bring it back, or train "
+                                 "without --choices and with --prompt ''")
+            self.tokenizer = Tokenizer.from_file(str(path))
 
     def after_step(self, progress, stopped_by: int):
         """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
@@ -50,12 +56,13 @@ class Between:
             self.samples(progress)
         if not due(step, settings.save_every):
             self.save(progress)
-        if settings.export and self.world.main:
+        if settings.export:
             from convert import export
 
-            card = {"preset": settings.preset, "steps": step, "tokens": step * settings.total_batch,
-                    "val_loss": progress.val_loss, "data": settings.data.name}
-            export(self.model, tokenizer_folder(self.val_split.manifest), settings.export, card)
+            card = (f"Trained on `{settings.data.name}` with preset `{settings.preset}`: {step:,} steps, "
+                    f"{step * settings.total_batch:,} tokens, validation loss {progress.val_loss:.4f} nats per token.")
+            arguments = self.whole_model(), tokenizer_folder(self.val_split.manifest), settings.export, card
+            self.world.agree(*((export, *arguments) if self.world.main else (checkpoint.nothing,)))
             self.log.say(f"exported to {settings.export}")
 
     def evaluate(self, progress):
@@ -76,24 +83,28 @@ class Between:
             return
         from hellaswag import evaluate
 
+        settings, world = self.settings, self.world
         with torch.compiler.set_stance("force_eager"):
-            result = evaluate(self.model, self.tokenizer, self.settings.choices, self.world.device, self.world.rank,
-                              self.world.size, limit=self.settings.choices_limit or None)
+            result = evaluate(self.whole_model(), self.tokenizer, settings.choices, world.device, world.rank, world.size,
+                              limit=settings.choices_limit or None)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
         self.log.say(f"step {progress.step}: choices {scores}")
 
     def samples(self, progress):
         """Continuations of the prompt, from a random generator of their own."""
-        if not self.settings.prompt or not self.world.main:
+        if not self.settings.prompt:
             return
         from sample import generate
 
+        model = self.whole_model()
+        if not self.world.main:
+            return
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
         prompt = self.tokenizer.encode(self.settings.prompt).ids
         room = self.model.config.block_size - len(prompt)
         with torch.compiler.set_stance("force_eager"):
-            replies = generate(self.model, [prompt] * 2, max_new_tokens=min(100, room), generator=generator)
+            replies = generate(model, [prompt] * 2, max_new_tokens=min(100, room), generator=generator)
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])
 
     def save(self, progress):
@@ -102,12 +113,21 @@ class Between:
         evaluated = progress.evaluated == progress.step
         if evaluated and (progress.best_loss is None or progress.val_loss < progress.best_loss):
             progress.best, progress.best_loss = name, progress.val_loss
-        self.world.agree(self._write if self.world.main else str, progress)
-
-    def _write(self, progress):
         state = {"step": progress.step, "progress": dataclasses.asdict(progress), "identity": self.identity}
-        checkpoint.save(self.folder, self.model, self.optimizers, state)
-        checkpoint.prune(self.folder, self.settings.keep, progress.best)
+        checkpoint.save(self.folder, self.model, self.optimizers, state, self.world)
+        if self.world.main:
+            checkpoint.prune(self.folder, self.settings.keep, progress.best)
+
+    @torch.no_grad()
+    def whole_model(self) -> GPT:
+        """The model itself; under FSDP a copy with all its parameters in every process."""
+        if not checkpoint.is_sharded(self.model):
+            return self.model
+        with torch.random.fork_rng(devices=[]):  # the copy's initialisation draws numbers
+            copy = GPT(self.model.config, self.model.dtype).to(self.world.device)
+        for ours, theirs in zip(copy.parameters(), self.model.parameters(), strict=True):
+            ours.copy_(theirs.full_tensor())
+        return copy
 
 
 def due(step: int, every: int) -> bool:

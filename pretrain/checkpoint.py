@@ -2,6 +2,7 @@
 
     model.safetensors       parameters by name
     training.safetensors    state of the optimizers, "PARAMETER/KEY", and of the random generator
+    shard-*.safetensors     instead of both, under --fsdp: each process its part (torch.distributed.checkpoint)
     state.json              step, position of the reader, recent losses, and the architecture and data they belong to
 
 A folder is written beside (`.tmp`), every file is flushed to the disk, and one rename makes it visible: after a crash
@@ -15,55 +16,110 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from presets import InputError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.tensor import DTensor
+
+Optimizers = list[torch.optim.Optimizer]
 
 
-def save(folder: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer], state: dict) -> Path:
-    """Write the checkpoint of state["step"]; returns its folder. On an error (a full disk) nothing is left of it."""
+def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, world) -> Path:
+    """Write the checkpoint of state["step"], called by every process; returns its folder.
+
+    On an error (a full disk) the unfinished folder is removed and the error raised.
+    """
     target = folder / f"step_{state['step']:08d}"
     temporary = target.with_suffix(".tmp")
-    try:
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    names = {p: name for name, p in model.named_parameters()}
+    slots = {f"{names[p]}/{key}": value for optimizer in optimizers
+             for p, values in optimizer.state.items() for key, value in values.items()}
+    slots["random"] = torch.get_rng_state()
+
+    def prepare():
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        names = {p: name for name, p in model.named_parameters()}
-        save_file({name: p.detach().contiguous() for p, name in names.items()}, temporary / "model.safetensors")
-        slots = {f"{names[p]}/{key}": value.contiguous() for optimizer in optimizers
-                 for p, values in optimizer.state.items() for key, value in values.items()}
-        save_file({**slots, "random": torch.get_rng_state()}, temporary / "training.safetensors")
+
+    def write():
+        try:
+            if is_sharded(model):
+                writer = HuggingFaceStorageWriter(temporary, save_distributed=True)
+                dcp.save({**parameters, **slots}, storage_writer=writer)
+            elif world.main:
+                save_file({name: p.contiguous() for name, p in parameters.items()}, temporary / "model.safetensors")
+                save_file({name: slot.contiguous() for name, slot in slots.items()}, temporary / "training.safetensors")
+        except (SafetensorError, dcp.api.CheckpointException) as error:
+            raise OSError(f"cannot write {temporary}: {error}") from None
+
+    def publish():
         write_text(temporary / "state.json", json.dumps(state))
         for path in [*temporary.iterdir(), temporary]:
             flush(path)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         flush(folder)
+
+    try:
+        world.agree(prepare if world.main else nothing)
+        world.agree(write)
+        world.agree(publish if world.main else nothing)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if world.main:
+            shutil.rmtree(temporary, ignore_errors=True)
         raise
     return target
 
 
-def load(path: Path, model: nn.Module, optimizers: list[torch.optim.Optimizer]):
-    """Fill model and optimizers from a checkpoint folder, in place."""
+def load(path: Path, model: nn.Module, optimizers: Optimizers):
+    """Fill the model from a checkpoint folder, in place; with optimizers, also them and the random state."""
+    parameters = dict(model.named_parameters())
     try:
-        weights, slots = load_file(path / "model.safetensors"), load_file(path / "training.safetensors")
+        if (path / "model.safetensors").exists():
+            weights = load_file(path / "model.safetensors")
+            slots = load_file(path / "training.safetensors") if optimizers else {}
+        else:
+            weights, slots = load_sharded(path, parameters, bool(optimizers))
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is damaged ({error}); delete that folder to continue from the one before") from None
-    parameters = dict(model.named_parameters())
     if parameters.keys() != weights.keys():
         other = sorted(parameters.keys() ^ weights.keys())[:5]
         raise InputError(f"{path} holds other parameters than this model: {', '.join(other)}")
-    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(weights[name])
-    torch.set_rng_state(slots.pop("random"))
+    if optimizers:
+        torch.set_rng_state(slots.pop("random"))
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for slot, value in slots.items():
         name, key = slot.rsplit("/", 1)
         p = parameters[name]
         owner[p].state[p][key] = value.to(p.device)
+
+
+def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, dict]:
+    """Weights and optimizer state of a checkpoint in parts, sharded as the parameters are; any number of processes."""
+    reader = HuggingFaceStorageReader(path)
+    wanted = {}
+    for name, stored in reader.read_metadata().state_dict_metadata.items():
+        p = parameters.get(name.rsplit("/", 1)[0])
+        if "/" not in name and p is None and name != "random":
+            continue
+        like_parameter = p is not None and stored.size == p.shape
+        if with_slots or name in parameters:
+            wanted[name] = (torch.zeros_like(p.detach()) if like_parameter
+                            else torch.zeros(stored.size, dtype=stored.properties.dtype))
+    dcp.load(wanted, storage_reader=reader)
+    return ({name: value for name, value in wanted.items() if name in parameters},
+            {name: value for name, value in wanted.items() if name not in parameters})
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the model is split over the processes (FSDP2)."""
+    return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def read_state(path: Path) -> dict:
@@ -87,9 +143,9 @@ def prune(folder: Path, keep: int, best: str | None):
             shutil.rmtree(trash)
 
 
-def differences(saved: dict, current: dict, prefix: str = "") -> list[str]:
-    """Human-readable lines "name: saved -> current" where two settings differ."""
-    return [f"{prefix}{key}: {saved.get(key)} -> {current.get(key)}"
+def differences(saved: dict, current: dict) -> list[str]:
+    """Lines "name: saved -> current" where two settings differ."""
+    return [f"{key}: {saved.get(key)} -> {current.get(key)}"
             for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)]
 
 
@@ -108,3 +164,7 @@ def flush(path: Path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def nothing():
+    """What the other processes do meanwhile."""

@@ -1,6 +1,7 @@
-"""Compiled loops for the CPU, where PyTorch has no fused form: softmax and its gradients in place, on bfloat16 or float32.
+"""Compiled loops for the CPU, where PyTorch has no fused form: softmax and its gradients in place, bf16 or fp32.
 
-Rows of bfloat16 are seen as uint16, their upper half of a float32's bits: widened by a shift, rounded to nearest-even back.
+Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
+even.
 numba keeps the machine code in __pycache__; the first call ever compiles for some ten seconds.
 
 Shapes: N rows, V columns (vocabulary), B heads of T queries and S keys.
@@ -61,7 +62,7 @@ def _store(row, i, value):
 
 @njit(inline="always", fastmath=True)
 def exp(x):
-    """exp(x) for x <= 0, relative error 2e-6: 2^n by its exponent bits times a polynomial for the rest."""
+    """e^x for x <= 0, relative error 2e-6: 2^n by its exponent bits times a polynomial for the rest."""
     t = max(x * np.float32(1.44269504), np.float32(-126.0))
     n = np.floor(t + np.float32(0.5))
     r = t - n  # in [-0.5, 0.5]; coefficients ln(2)^k / k!

@@ -21,8 +21,7 @@ from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, Settings
 from runlog import RunLog, plain
 from shards import Reader, Split, accumulation_steps, check_length
-from torch.nn.parallel import DistributedDataParallel
-from world import World, choose_dtype, claim, peak_flops, provenance
+from world import World, choose_dtype, claim, exchange_gradients, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
 
@@ -75,6 +74,7 @@ def train(settings: Settings, world: World) -> int:
     model = GPT(config, dtype).to(world.device)
     if settings.compile:
         model.compile_blocks()
+    network = world.distribute(model, settings.fsdp)
     optimizers = make_optimizers(model, settings)
 
     folder = settings.out / "checkpoints"
@@ -92,9 +92,7 @@ def train(settings: Settings, world: World) -> int:
             return [part.pin_memory().to(world.device, non_blocking=True) for part in parts]
         return list(parts)
 
-    network = model
     if world.size > 1:
-        network = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
         # DDP orders its buckets, and with them the order of summation, after the first backward pass. A pass without an
         # update brings a resumed run into the same state as an uninterrupted one.
         network(*batch()).backward()
@@ -105,7 +103,8 @@ def train(settings: Settings, world: World) -> int:
     log = RunLog(settings.out, progress.step, settings.max_steps or None, world.main)
     log.say(description(settings, world, model, train_split, accumulation, T, peak))
     between = Between(settings, world, model, optimizers, val_split, T, folder, identity, log)
-    between.evaluate(progress)
+    if progress.step == 0:
+        between.evaluate(progress)
     stop = []  # signals received
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: stop.append(received))
@@ -118,16 +117,16 @@ def train(settings: Settings, world: World) -> int:
         loss = torch.zeros((), device=world.device)
         for micro_step in range(accumulation):
             x, y = batch()
-            if world.size > 1:  # exchange gradients once, in the last micro-step; DDP reads the flag in its forward
-                network.require_backward_grad_sync = micro_step == accumulation - 1
+            exchange_gradients(network, micro_step == accumulation - 1)
             micro_loss = network(x, y, z_loss=settings.z_loss) / accumulation
             micro_loss.backward()
             loss += micro_loss.detach()
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf))
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
+        norm = float(norm.full_tensor() if settings.fsdp else norm)
         # the same numbers in every process, so that all decide alike
-        loss, stopped_by, seconds = world.sum(float(loss) / world.size, 0 if not world.main or not stop else stop[0],
-                                              progress.seconds if world.main else 0.0)
-        stopped_by = int(stopped_by)
+        loss, terminated, interrupted, seconds = world.sum(
+            float(loss) / world.size, signal.SIGTERM in stop, signal.SIGINT in stop, progress.seconds / world.size)
+        stopped_by = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
         if not math.isfinite(loss + norm):
             raise NotFiniteError(f"step {progress.step + 1}: loss {loss}, gradient norm {norm}; no update was made. "
                                  f"Sequences {progress.sequences} to {reader.position - 1}, epoch {reader.epoch:.3f}. "

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from presets import InputError
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 
 # Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s.
 PEAK_TFLOPS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
@@ -71,10 +73,31 @@ class World:
             raise error
         return result
 
+    def distribute(self, model, fsdp: bool):
+        """The model as the processes share it: whole in each (DDP), or in parts (FSDP2). One process: itself."""
+        if fsdp:
+            if self.size == 1:
+                raise InputError("--fsdp splits a model over processes; start with torchrun --nproc_per_node 2 or more")
+            policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+            for block in model.transformer["h"]:
+                fully_shard(block, mp_policy=policy)
+            return fully_shard(model, mp_policy=policy)
+        if self.size > 1:
+            return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return model
+
     def close(self):
         """Leave the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def exchange_gradients(network, on: bool):
+    """Whether the next backward pass exchanges gradients between the processes; to be set before its forward pass."""
+    if isinstance(network, DistributedDataParallel):
+        network.require_backward_grad_sync = on
+    elif isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(on)
 
 
 def claim(folder: Path):
