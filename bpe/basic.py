@@ -85,18 +85,21 @@ class BasicTokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Ids of the text, special tokens included: in each piece, merge the pair learned earliest, and repeat."""
         v, data, ids = self.vocabulary, to_bytes(text), []
-        rank = {pair: n for n, pair in enumerate(v.merges)}
+        self.rank = {pair: n for n, pair in enumerate(v.merges)}
         for start, end, special in split_specials(data, v.special_tokens):
             if special is not None:
                 ids.append(v.special_tokens[special])
                 continue
             for piece in split_pieces(data[start:end], v.pattern):
-                word = tuple(v.byte_ids[byte] for byte in piece)
-                while known := [pair for pair in pairwise(word) if pair in rank]:
-                    pair = min(known, key=rank.__getitem__)
-                    word = merge_pair(word, pair, v.merged_ids[rank[pair]])
-                ids.extend(word)
+                ids.extend(self.encode_piece(tuple(v.byte_ids[byte] for byte in piece)))
         return ids
+
+    def encode_piece(self, word: tuple[int, ...]) -> tuple[int, ...]:
+        """Ids of one piece, given as the ids of its bytes."""
+        while known := [pair for pair in pairwise(word) if pair in self.rank]:
+            pair = min(known, key=self.rank.__getitem__)
+            word = merge_pair(word, pair, self.vocabulary.merged_ids[self.rank[pair]])
+        return word
 
     def decode_bytes(self, ids: list[int]) -> bytes:
         """Bytes of the ids."""
