@@ -24,8 +24,8 @@ def smooth(values, width):
     half = max(int(width), 1) // 2
     result = []
     for i, value in enumerate(values):
-        window = [v for v in values[max(i - half, 0) : i + half + 1] if math.isfinite(v)]
-        result.append(sum(window) / len(window) if math.isfinite(value) else float(value))
+        near = [v for v in values[max(i - half, 0) : i + half + 1] if math.isfinite(v)]
+        result.append(sum(near) / len(near) if math.isfinite(value) else float(value))
     return result
 
 
@@ -78,6 +78,11 @@ def save_figure(figure, out_png):
     os.replace(temporary, out_png)
 
 
+def window(values):
+    """How many values to smooth over: a fifteenth of a curve, at least 5."""
+    return max(len(values) // 15, 5)
+
+
 def draw_curve(ax, steps, values, width, **style):
     """One curve: the smoothed line over its faint raw values."""
     if width > 1 and len(values) > width:
@@ -99,7 +104,7 @@ def plot_run(run_folder, out_png):
     curves = read_metrics(run_folder)
     (train_steps, train), (eval_steps, evals) = curves["loss"], curves["eval_loss"]
     figure, (ax,) = new_figure(1, width=7.5)
-    draw_curve(ax, train_steps, train, max(len(train) // 25, 1), color="#4477aa", label="train")
+    draw_curve(ax, train_steps, train, window(train), color="#4477aa", label="train")
     if evals:
         best = min((v for v in evals if math.isfinite(v)), default=math.nan)
         ax.plot(eval_steps, evals, color="#cc3311", marker="o" if len(evals) < 40 else None, markersize=3.5,
@@ -109,4 +114,74 @@ def plot_run(run_folder, out_png):
     if diverged(evals):
         ax.set_title(f"{Path(run_folder).resolve().name}: diverged", color="#cc3311")
     ax.legend(frameon=False)
+    save_figure(figure, out_png)
+
+
+def shades(count):
+    """`count` colours from light to dark, for ranks in order."""
+    from matplotlib import colormaps
+
+    return [colormaps["viridis"](0.9 - 0.9 * i / max(count - 1, 1)) for i in range(count)]
+
+
+def plot_runs(runs, out_png, base_loss=None):
+    """Draws several runs in one figure: training loss on the left, evaluation on the right, the scale shared.
+
+    runs: (label, run folder, style) in the order of the legend; style is a dict for matplotlib's plot, e.g. its colour.
+    A run that diverged is dotted and says so. base_loss: evaluation loss before any training, as a line.
+    """
+    figure, (left, right) = new_figure(2)
+    seen = []
+    for label, folder, style in runs:
+        curves = read_metrics(folder)
+        (train_steps, train), (eval_steps, evals) = curves["loss"], curves["eval_loss"]
+        style = {**style}
+        if diverged(evals):
+            label, style["linestyle"] = f"{label}: diverged", ":"
+        else:
+            seen += [evals, smooth(train, window(train))]
+        draw_curve(left, train_steps, train, window(train), **style)
+        right.plot(eval_steps, evals, linewidth=1.6, label=label, **style)
+        if evals and math.isfinite(evals[-1]) and "linestyle" not in style:
+            right.plot(eval_steps[-1:], evals[-1:], "o", markersize=4, **style)
+    clip_height(left, seen)
+    right.sharey(left)
+    if base_loss is not None:
+        right.axhline(base_loss, color=INK, linewidth=0.9, linestyle="--", label="base model")
+    left.set(title="training", xlabel="step", ylabel="loss (nats per labelled token)")
+    right.set(title="evaluation", xlabel="step")
+    right.legend(frameon=False, fontsize=8, ncols=2 if len(runs) > 8 else 1)
+    save_figure(figure, out_png)
+
+
+def plot_by_rank(points, lines, out_png, scores=None, score_lines=None):
+    """Draws evaluation loss against rank, and the score of the replies where there is one.
+
+    points and scores: {rank: values, one per seed}; lines and score_lines: {label: values} that have no rank (base,
+    full). The mean is a line, each seed a dot, the spread from least to greatest a band.
+    """
+    panels = [(points, lines, "evaluation loss (nats per labelled token)")]
+    if scores:
+        panels.append((scores, score_lines or {}, "instructions followed (mean over families)"))
+    figure, axes = new_figure(len(panels), width=5.2)
+    for ax, (values, others, name) in zip(axes, panels, strict=True):
+        ranks = sorted(values)
+        means = [sum(values[r]) / len(values[r]) for r in ranks]
+        ax.fill_between(ranks, [min(values[r]) for r in ranks], [max(values[r]) for r in ranks], color="#4477aa",
+                        alpha=0.15, linewidth=0)
+        ax.plot(ranks, means, color="#4477aa", label="LoRA, mean over seeds")
+        for rank in ranks:
+            ax.plot([rank] * len(values[rank]), values[rank], "o", color="#4477aa", markersize=4)
+        colours = iter(("#cc3311", "#ee7733", "#aa3377"))
+        for label, found in others.items():
+            colour = INK if label == "base model" else next(colours, INK)
+            ax.axhline(sum(found) / len(found), color=colour, linestyle="--", linewidth=1.2, label=label)
+            ax.axhspan(min(found), max(found), color=colour, alpha=0.08, linewidth=0)
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(ranks, [str(r) for r in ranks])
+        ax.minorticks_off()
+        ax.set(xlabel="rank", ylabel=name)
+        ax.legend(frameon=False, fontsize=8)
+    if scores:
+        axes[1].yaxis.set_major_formatter("{x:.0%}")
     save_figure(figure, out_png)

@@ -45,8 +45,8 @@ class Settings:
 
     base: str = str(ROOT / "data" / "models" / "stories")
     """base model: a folder, or a name on the Hugging Face hub"""
-    full: str = ""
-    """a fully fine-tuned model to show beside it: a folder or a name; empty: none"""
+    full: tuple[str, ...] = ()
+    """fully fine-tuned models to show beside it: folders or names on the hub"""
     adapters: tuple[str, ...] = ()
     """adapter folders (PEFT's format), each shown beside the base"""
     template: Literal["seed", "alpaca", "chat"] = "seed"
@@ -88,37 +88,43 @@ class Settings:
 
 
 class Panel:
-    """The models that answer. `names` are theirs: base, full, then the adapters' folder names."""
+    """The models that answer. `names` are theirs: base, full (folder names if several), the adapters' folder names."""
 
     def __init__(self, settings):
+        import torch
         from adapters import load_adapter
         from decoding import end_tokens
         from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 
         self.settings = settings
         device = choose_device(settings.device)
-        dtype = choose_dtype(settings.dtype, device)
-        folders = [Path(folder) for folder in settings.adapters]
-        labels = [f.resolve().name for f in folders]
-        self.tokenizer = load_tokenizer(settings.base, settings.trust_remote_code)
-        self.base, self.full = (load_base(name, dtype, device, settings.trust_remote_code).eval() if name else None
-                                for name in (settings.base, settings.full))
-        self.adapters = {label if labels.count(label) == 1 else str(folder): load_adapter(folder, self.base)
-                         for label, folder in zip(labels, folders, strict=True)}
-        self.names = ["base", *(["full"] if settings.full else []), *self.adapters]
+        dtype = choose_dtype("fp32" if settings.dtype == "auto" and device.type == "cpu" else settings.dtype, device)
+        self.merge = dtype == torch.float32  # bf16 would round the adapter's update away; then it stays a branch
+        self.load = lambda name: load_base(name, dtype, device, settings.trust_remote_code).eval()
+        self.base, self.tokenizer = self.load(settings.base), load_tokenizer(settings.base, settings.trust_remote_code)
+        self.full = {"full": settings.full[0]} if len(settings.full) == 1 else labelled(settings.full)
+        self.adapters = {name: load_adapter(folder, self.base) for name, folder in labelled(settings.adapters).items()}
+        self.names = ["base", *self.full, *self.adapters]
         self.ends = end_tokens(self.base, self.tokenizer)
 
     def models(self):
-        """Yields (name, model), one after another; an adapter is on the base until the next model is asked for."""
+        """Yields (name, model), one after another; an adapter is on the base until the next model is asked for.
+
+        A full model is loaded when its turn comes; one alone is kept.
+        """
         from adapters import install_adapter
 
         from lora import convert_lora_to_linear_layer, merge_lora, unmerge_lora
 
         yield "base", self.base
-        if self.full is not None:
-            yield "full", self.full
+        for name, folder in self.full.items():
+            model = self.load(folder) if isinstance(folder, str) else folder
+            if len(self.full) == 1:
+                self.full[name] = model
+            yield name, model
         for name, adapter in self.adapters.items():
-            yield name, merge_lora(install_adapter(self.base, adapter))
+            install_adapter(self.base, adapter)
+            yield name, merge_lora(self.base) if self.merge else self.base
             convert_lora_to_linear_layer(unmerge_lora(self.base))
 
     def prompt_ids(self, record):
@@ -143,6 +149,12 @@ class Panel:
                 raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
             replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return replies
+
+
+def labelled(folders):
+    """{label: folder}: a folder's own name, or its path where two have the same."""
+    names = [Path(folder).resolve().name for folder in folders]
+    return {name if names.count(name) == 1 else folder: folder for name, folder in zip(names, folders, strict=True)}
 
 
 def chosen_prompts(settings):
@@ -262,7 +274,7 @@ def main(settings):
     if settings.records and not Path(settings.records).exists():
         raise InputError(f"--records {settings.records} does not exist; make it with: python data/prepare.py stories")
     prompts = [] if settings.records else chosen_prompts(settings)
-    for name, folder in (("base", settings.base), ("full", settings.full)):
+    for name, folder in (("base", settings.base), *(("full", folder) for folder in settings.full)):
         if folder.startswith((str(ROOT), "data/")) and not Path(folder, "config.json").exists():
             raise InputError(f"--{name}: there is no model {folder} yet; make it with: bash train.sh")
     for folder in settings.adapters:

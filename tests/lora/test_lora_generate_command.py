@@ -64,7 +64,7 @@ def run(folder, *flags):
 
 
 def models_of(folder):
-    return {"base": str(folder / "base"), "full": str(folder / "full"),
+    return {"base": str(folder / "base"), "full": (str(folder / "full"),),
             "adapters": (str(folder / "one"), str(folder / "two"))}
 
 

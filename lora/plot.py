@@ -1,0 +1,44 @@
+"""Draws the learning curves of fine-tuning runs.
+
+python lora/plot.py data/runs/lora/stories-lora                                 # learning_curve.png in that folder
+python lora/plot.py data/runs/lora/stories-lora data/runs/lora/stories-full --out imgs/lora_full.png   # one figure
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from curves import plot_run, plot_runs, shades
+from finetune_settings import InputError
+
+
+@dataclass
+class Settings:
+    """What to draw."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """run folders: one alone, or several in one figure"""
+    out: str = ""
+    """picture to write; empty: learning_curve.png in the (first) run folder"""
+
+
+def main(settings):
+    """Draws the picture and says where it is."""
+    if not settings.runs:
+        raise InputError("name at least one run folder, e.g. data/runs/lora/stories-lora")
+    out = Path(settings.out) if settings.out else Path(settings.runs[0]) / "learning_curve.png"
+    if len(settings.runs) == 1:
+        plot_run(settings.runs[0], out)
+    else:
+        plot_runs([(Path(run).resolve().name, run, {"color": colour})
+                   for run, colour in zip(settings.runs, shades(len(settings.runs)), strict=True)], out)
+    print(out)
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Settings, description=__doc__, use_underscores=True))
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

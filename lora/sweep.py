@@ -1,0 +1,245 @@
+"""Trains a grid or a list of settings one after another on the same tokens, and compares them.
+
+    python lora/sweep.py --max_steps 400 --seed 1 2 3 --records data/instructions/stories_val.json
+    python lora/sweep.py --name lr --lora_dim 8 --lr 3e-5 3e-4 3e-3 3e-2 --seed 1 2 3
+    python lora/sweep.py --name mine --list settings.json         # [{"lora_dim": 4, "lr": 0.003}, {"lora_dim": 8}, ...]
+    python lora/sweep.py --name try --max_steps 5 --lora_dim 1 2  # seconds, once `bash train.sh pretrain` has run
+
+Every flag of lora/train.py works; the six of the grid take several values, all combinations are trained. The same
+command again skips what is finished and continues what was interrupted; a longer grid adds to it. Under
+data/runs/lora/NAME each run has its folder (settings, metrics, generated text, result.json), beside sweep.md with the
+table, the figures, and, with --records, every model's replies and their scores by data/checkers.py. A run that diverges
+is kept and shown as such.
+"""
+
+import functools
+import gc
+import hashlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import tyro
+from curves import diverged, read_metrics
+from finetune_settings import ROOT, RUNS, InputError, Settings
+
+GRID = ("lora_dim", "lora_scaling", "dropout", "lr", "train_batch_size", "seed")
+NEUTRAL = {"output_dir_name", "adapter_out", "model_out", "resume", "debug", "save_interval"}  # do not change a result
+
+
+@dataclass
+class SweepSettings(Settings):
+    """What to train: lora/train.py's settings, six of them with several values."""
+
+    model_name_or_path: str = str(ROOT / "data" / "models" / "stories")
+    """base model: a folder, or a name on the Hugging Face hub"""
+    lora_dim: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    """ranks r"""
+    lora_scaling: tuple[float, ...] = (32.0,)
+    """alphas; the branch is multiplied by alpha / r"""
+    dropout: tuple[float, ...] = (0.0,)
+    """shares of the branch's inputs dropped in training"""
+    lr: tuple[float, ...] = (3e-4,)
+    """highest learning rates of LoRA"""
+    train_batch_size: tuple[int, ...] = (16,)
+    """sequences in one forward pass"""
+    seed: tuple[int, ...] = (42,)
+    """seeds; their spread is shown"""
+    alpha_per_rank: float = 0.0
+    """alpha = this times r in place of lora_scaling, so that the branch's factor is the same at every rank; 0: off"""
+    full_lr: tuple[float, ...] = ()
+    """learning rates of full fine-tuning, to compare with; empty: none"""
+    list: str = ""
+    """JSON file with a list of settings to train in place of the grid, each {"flag": value, ...}"""
+    name: str = "ranks"
+    """folder of the sweep under data/runs/lora"""
+    records: str = ""
+    """instruction records with checks; every model's replies to them are scored"""
+    limit: int = 0
+    """score the first so many of them; 0: all"""
+    figures: str = ""
+    """also write lora_ranks.png and lora_eval_by_rank.png into this folder, e.g. imgs"""
+
+
+def planned_runs(s):
+    """The settings of every run: the grid's combinations (full fine-tuning without LoRA's own), or those of --list."""
+    shared = {f.name: getattr(s, f.name) for f in fields(Settings) if f.name not in GRID}
+    if s.alpha_per_rank < 0 or (s.alpha_per_rank and len(s.lora_scaling) > 1):
+        raise InputError("--alpha_per_rank must not be negative, and stands in place of --lora_scaling")
+    if s.list:
+        return [Settings(**{**shared, **{k: getattr(s, k)[0] for k in GRID}, **entry}) for entry in read_list(s.list)]
+    runs = [Settings(**shared, **dict(zip(GRID, values, strict=True)))
+            for values in itertools.product(*(getattr(s, name) for name in GRID))]
+    for run in runs:
+        run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
+    for lr, batch, seed in itertools.product(s.full_lr, s.train_batch_size, s.seed):
+        runs.append(Settings(**{**shared, "use_lora": False, "lr": lr, "train_batch_size": batch, "seed": seed}))
+    return runs
+
+
+def read_list(path):
+    """The entries of --list; InputError names the entry and the flag."""
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"--list {path}: {error}") from None
+    known = {f.name for f in fields(Settings)}
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"--list {path}: expected a non-empty list of objects")
+    for number, entry in enumerate(entries, 1):
+        for flag in entry if isinstance(entry, dict) else [entry]:
+            if flag not in known:
+                raise InputError(f"--list {path}, entry {number}: {flag!r} is no flag of lora/train.py")
+    return entries
+
+
+def run_name(run):
+    """A readable name that ends in a hash of the settings and of the data: r8-alpha32-lr0.0003-seed42-1a2b3c4d."""
+    content = {k: v for k, v in asdict(run).items() if k not in NEUTRAL and k not in ("data_path", "eval_data_path")}
+    content["model_name_or_path"] = Path(run.model_name_or_path).name
+    files = file_hashes(run.data_path, run.eval_data_path, run.model_name_or_path)
+    digest = hashlib.sha256(json.dumps([content, files], sort_keys=True).encode()).hexdigest()[:8]
+    method = f"r{run.lora_dim}-alpha{run.lora_scaling:g}" if run.use_lora else "full"
+    drop = f"-drop{run.dropout:g}" if run.dropout else ""
+    return f"{method}{drop}-lr{run.lr:g}-batch{run.train_batch_size}-seed{run.seed}-{digest}"
+
+
+@functools.cache
+def file_hashes(data_path, eval_data_path, base):
+    """sha256 of the data files and of the base model's weights, "" for what is not a file here."""
+    for path in (data_path, eval_data_path):
+        if path and not Path(path).is_file():
+            raise InputError(f"{path} does not exist; make the default data with: python data/prepare.py stories")
+    paths = [Path(data_path), Path(eval_data_path), Path(base, "model.safetensors")]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths]
+
+
+def memory(reset=False):
+    """Peak memory in bytes since the last reset: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the resident set starts anew
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def shared_data(run, cache):
+    """The run's tokenised data, from the cache if another run has the same."""
+    from finetune_loop import load_data
+    from finetune_model import load_tokenizer
+    from transformers import AutoConfig
+
+    keys = ("model_name_or_path", "data_path", "eval_data_path", "eval_ratio", "template", "max_length", "text_mode",
+            "train_on_prompt")
+    key = tuple(getattr(run, k) for k in keys)
+    if key not in cache:
+        tokenizer = load_tokenizer(run.model_name_or_path, run.trust_remote_code)
+        config = AutoConfig.from_pretrained(run.model_name_or_path, trust_remote_code=run.trust_remote_code)
+        longest = getattr(config, "max_position_embeddings", None) or run.max_length
+        cache[key] = load_data(run, tokenizer, min(run.max_length, longest))
+    return cache[key]
+
+
+def train_one(run, folder, cache):
+    """Trains (or continues) one run and writes its result.json."""
+    from finetune_loop import Diverged, Stopped, fine_tune
+    from sweep_report import trainable_parameters
+
+    data = shared_data(run, cache)
+    memory(reset=True)
+    status = "finished"
+    try:
+        fine_tune(run, data=data)
+    except Diverged as error:
+        print(f"{folder.name}: diverged: {error}", file=sys.stderr)
+        status = "diverged"
+    except Stopped:
+        raise KeyboardInterrupt from None
+    gc.collect()
+    curves = read_metrics(folder)
+    (_, train), (_, evals) = curves["loss"], curves["eval_loss"]
+    times = [json.loads(line)["time"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    recent = train[-max(len(train) // 20, 1):]
+    result = {
+        "status": "diverged" if diverged(evals) else status,
+        "settings": {f: getattr(run, f) for f in (*GRID, "use_lora", "rslora", "dora", "lora_init")},
+        "steps": len(train), "seconds": times[-1] if times else 0.0, "peak_bytes": memory(),
+        "trainable": trainable_parameters(folder),
+        "base_eval_loss": evals[0] if evals else None,
+        "eval_loss": evals[-1] if evals else None,
+        "train_loss": sum(recent) / len(recent) if recent else None,
+    }
+    write_json(folder / "result.json", result)
+
+
+def write_json(path, content):
+    """Writes the file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def score_replies(s, sweep, names):
+    """Lets every model answer --records and scores the replies: {model: share of the instructions followed}."""
+    trained = [name for name in names if (sweep / name / "result.json").exists()]
+    adapters = [str(sweep / "adapters" / name) for name in trained if (sweep / "adapters" / name).exists()]
+    full = [str(sweep / "models" / name) for name in trained if (sweep / "models" / name).exists()]
+    scores, replies = sweep / "scores.json", sweep / "replies.jsonl"
+    wanted = {"models": sorted(["base", *trained]), "limit": s.limit, "records": Path(s.records).name}
+    if scores.exists() and json.loads(scores.read_text()).get("of") == wanted:
+        return json.loads(scores.read_text())["scores"]
+    command = [sys.executable, str(ROOT / "lora" / "generate.py"), "--base", s.model_name_or_path, "--device", s.device,
+               "--template", s.template, "--records", s.records, "--limit", str(s.limit), "--replies", str(replies)]
+    command += ["--full", *full] if full else []
+    command += ["--adapters", *adapters] if adapters else []
+    subprocess.run(command, check=True)
+    checkers = [sys.executable, str(ROOT / "data" / "checkers.py"), str(replies), "--json", str(scores)]
+    subprocess.run(checkers, check=True, stdout=subprocess.DEVNULL)
+    found = json.loads(scores.read_text())
+    if len(full) == 1:
+        found[Path(full[0]).name] = found.pop("full")
+    write_json(scores, {"of": wanted, "scores": found})
+    return found
+
+
+def main(s):
+    """Trains what is missing, scores, reports."""
+    runs = planned_runs(s)
+    sweep = RUNS / s.name if "/" not in s.name else Path(s.name)
+    if s.records and not Path(s.records).is_file():
+        raise InputError(f"--records {s.records} does not exist; make it with: python data/prepare.py stories")
+    names, cache = [run_name(run) for run in runs], {}
+    done = [name for name in names if (sweep / name / "result.json").exists()]
+    print(f"{len(runs)} runs in {sweep}, {len(done)} of them finished before", flush=True)
+    for number, (run, name) in enumerate(zip(runs, names, strict=True), 1):
+        if name in done:
+            continue
+        print(f"== run {number} of {len(runs)}: {name}", flush=True)
+        run.output_dir_name = str(sweep / name)
+        run.adapter_out = str(sweep / "adapters" / name) if run.use_lora else ""
+        run.model_out = "" if run.use_lora else str(sweep / "models" / name)
+        train_one(run, sweep / name, cache)
+    scores = score_replies(s, sweep, names) if s.records else {}
+    from sweep_report import report
+
+    print(report(sweep, list(dict.fromkeys(names)), scores, Path(s.figures) if s.figures else None))
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(SweepSettings, description=__doc__, config=(tyro.conf.FlagConversionOff,), use_underscores=True))
+    except (InputError, OSError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        sys.exit(130)
