@@ -58,6 +58,9 @@ def run(settings: Demo) -> None:
     seconds = time.perf_counter() - start
     print(f"trained: {len(vocabulary):,} tokens in {seconds:.2f} s; saved {settings.out}/ ({', '.join(names)})")
 
+    if len(vocabulary) < settings.vocab_size:
+        print(f"note: no pair is left to merge, so there are {len(vocabulary):,} tokens, not {settings.vocab_size:,}")
+
     tokenizer = Tokenizer(vocabulary)
     start = time.perf_counter()
     ids = tokenizer.encode_array(text, allowed_special="all")

@@ -64,7 +64,13 @@ class Decode:
 
 def run(settings: Encode | Decode) -> None:
     """Encode or decode as the settings say. Raises InputError for anything the user can mend."""
-    (_encode if isinstance(settings, Encode) else _decode)(settings)
+    try:
+        (_encode if isinstance(settings, Encode) else _decode)(settings)
+    except InputError as error:
+        if "disallowed_special" in str(error):  # the encoder speaks of its parameters, a user has flags
+            found = str(error).partition(":")[0]
+            raise InputError(f"{found}: --allowed_special all takes it as one id, --ordinary as text") from None
+        raise
 
 
 def _encode(settings: Encode) -> None:
@@ -86,7 +92,7 @@ def _encode(settings: Encode) -> None:
         splits = token_shards.sources(list(settings.files), settings.val_fraction)
     from encoder import Tokenizer  # compiled: only once the arguments are in order
 
-    tokenizer = Tokenizer(vocabulary)
+    tokenizer = Tokenizer(vocabulary, settings.threads or os.cpu_count() or 1)
     if shards:
         return _to_shards(settings, vocabulary, tokenizer, splits)
     allowed = "all" if "all" in settings.allowed_special else set(settings.allowed_special)
@@ -175,6 +181,8 @@ def _decode(settings: Decode) -> None:
     import numpy as np
 
     vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    if not settings.ids and sys.stdin.isatty():
+        raise InputError("give ids, or .npy files of ids, to decode")
     if not settings.ids or settings.ids == ("-",):
         parts = [_numbers(sys.stdin.read().split(), "standard input")]
     elif settings.ids[0].endswith(".npy"):
@@ -222,8 +230,8 @@ def _array(path: Path):
 
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: not a .npy file, or damaged ({error})") from None
+    except (ValueError, EOFError):
+        raise InputError(f"{path}: not a .npy file of numbers, or damaged") from None
     if array.ndim != 1 or array.dtype.kind not in "ui":
         raise InputError(f"{path}: holds {array.ndim}-d {array.dtype}; ids are a 1-d array of integers")
     return array

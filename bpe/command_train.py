@@ -30,7 +30,7 @@ class Train:
     out: Path | None = None  # folder for the tokenizer; its last name is the tokenizer's
     vocab_size: int = 4096  # tokens in all: 256 bytes, special tokens, merges
     pattern: str | None = None  # how text is split: gpt2 (the default), gpt4, none, or a regular expression
-    ties: Literal["hf", "ids", "first", "bytes"] = "hf"  # tie rule of Hugging Face, rustbpe, minbpe, CS336: see basic.py
+    ties: Literal["hf", "ids", "first", "bytes"] = "hf"  # tie rule as in Hugging Face, rustbpe, minbpe, CS336
     special_tokens: tuple[str, ...] = ()  # texts that are one token each, never counted and never split
     threads: int = 0  # for counting; 0: all cores
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
@@ -106,7 +106,7 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
 
 def _same(flag: str, given: object, known: object, owner: object) -> None:
     if given is not None and given != known:
-        raise InputError(f"{flag} {given!r}: {owner} has {known!r}; leave the flag out")
+        raise InputError(f"{flag} {given!r} contradicts {known!r} of {owner}; leave the flag out")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -157,7 +157,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
     counts = dataclasses.replace(counts, special_tokens=specials, shard=shard)
     seconds = time.perf_counter() - start
     pieces = int(counts.counts.sum())
-    print(f"counted {pieces:,} pieces, {len(counts):,} of them distinct, in {seconds:.2f} s")
+    print(f"counted {_n(pieces, 'piece')}, {len(counts):,} distinct, in {seconds:.2f} s")
     replaced = counts.replaced + reading.replaced
     if replaced:
         print(f"replaced {_n(replaced, 'sequence')} that were not UTF-8 by U+FFFD")

@@ -5,6 +5,7 @@ Without a command: train on a default text, verify the round trip, compare with 
 python bpe/run.py COMMAND --help says what each command takes.
 """
 
+import os
 import signal
 import sys
 from typing import Annotated
@@ -35,12 +36,20 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
     try:
         sys.modules[type(command).__module__].run(command)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except InputError as error:
+        sys.exit(_complain(str(error)))
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        sys.exit(_complain(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _complain(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -147,7 +147,10 @@ def write(
     """
     if end_of_text not in vocabulary.special_tokens:
         known = ", ".join(vocabulary.special_tokens) or "none"
-        raise InputError(f"the tokenizer has no special token {end_of_text!r} to end documents (it has: {known})")
+        raise InputError(
+            f"the tokenizer has no special token {end_of_text!r} to end documents (it has: {known}): train one with"
+            f" --special_tokens '{END_OF_TEXT}', or choose another with --end_of_text"
+        )
     end_id = vocabulary.special_tokens[end_of_text]
     lengths = np.array([len(token) for token in vocabulary.token_bytes])
     lengths[end_id] = 0
