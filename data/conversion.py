@@ -70,7 +70,7 @@ def convert(
     for path, count in counts.items():
         print(f"{root / path.relative_to(folder)}: {count}")
     for what, count in options.reading.noticed.items():
-        print(f"note: {count:,} {what}")
+        print(f"note: {what}: {count:,}")
     seconds = time.perf_counter() - started
     print(f"{seconds:.1f} s, {read / 1e6 / seconds:.0f} MB/s of files read")
 
@@ -86,20 +86,21 @@ def _progress_bar(total: int, label: str):
 def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options) -> dict[Path, str]:
     split = TextSplit(base, options.val_share, options.reading.noticed)
     with split:
-        source = ""
+        side = path = None
         for path in val_files:
+            side = "train"
             for document in _documents(path, options):
                 split.add(document, "val")
-        side = "train" if split.documents["val"] else None
+        if side and not split.documents["val"]:
+            raise InputError(f"{path}: no text in it, only blanks")
         for path in files:
-            source = source or str(path)
             for document in _documents(path, options):
                 split.add(document, side)
                 if split.bytes["train"] >= options.max_bytes:
                     break
             if split.bytes["train"] >= options.max_bytes:
-                break
-        split.settle(source)
+                break  # before the next file is downloaded
+        split.settle(str(path))
     return {
         base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
         for side in ("train", "val")
@@ -168,9 +169,9 @@ def _compare_sides(train: list[dict], val: list[dict], schema: tuple[str, ...], 
         return record[schema[0]], record.get("input", "")
 
     known = {question(record) for record in train}
-    noticed["validation records whose question is in training as well"] += sum(question(r) in known for r in val)
+    noticed["validation records whose question is trained on as well"] += sum(question(r) in known for r in val)
     if schema[1] == "label" and {r["label"] for r in train} != {r["label"] for r in val}:
-        noticed["side(s) without some label: is the file sorted by label? --shuffle mixes it"] += 1
+        noticed["sides that lack a label (is the file sorted by label? --shuffle mixes it)"] += 1
     noticed += Counter()  # drops zeros
 
 

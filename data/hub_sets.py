@@ -138,6 +138,8 @@ def locate(public: PublicSet, paths: tuple[str, ...]) -> list[Remote]:
     from huggingface_hub import HfApi, get_session, hf_hub_url
     from huggingface_hub.hf_api import RepoFile
 
+    if not paths:
+        return []
     session = get_session()
     session.timeout = 10
     if public.repository.startswith("http"):

