@@ -72,6 +72,8 @@ class Between:
         settings = self.settings
         result = validation_loss(self.model, self.val_split, self.T, settings.micro_batch, settings.eval_tokens,
                                  self.world)
+        if settings.fsdp:  # gathered for a forward pass that no backward pass follows; back to the parts
+            self.model.reshard()
         progress.evaluated, progress.val_loss = progress.step, result["val_loss"]
         self.log.write(progress.step, progress.seconds, **result)
         self.log.say(f"step {progress.step}: validation loss {result['val_loss']:.4f} nats, "
@@ -85,8 +87,8 @@ class Between:
 
         settings, world = self.settings, self.world
         with torch.compiler.set_stance("force_eager"):
-            result = evaluate(self.whole_model(), self.tokenizer, settings.choices, world.device, world.rank, world.size,
-                              limit=settings.choices_limit or None)
+            result = evaluate(self.whole_model(), self.tokenizer, settings.choices, world.device, world.rank,
+                              world.size, limit=settings.choices_limit or None)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
         self.log.say(f"step {progress.step}: choices {scores}")
