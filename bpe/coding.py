@@ -8,7 +8,7 @@ once; longer pieces use a heap and neighbour links, so that a piece of n bytes t
 import numpy as np
 from bit_masks import PADDING, load64, store64
 from compiled import helper, inlined, kernel
-from word_table import BYTES, LOW, VALUE, WORDS, find_word, hash_word, store_word
+from word_table import BYTES, FULL, LOW, VALUE, WORDS, find_slot, hash_word, store_word
 
 U = np.uint64
 NO_RANK = np.int32(0x7FFFFFFF)
@@ -179,15 +179,16 @@ def encode_pieces(
     """
     keys = np.empty(SHORT, np.uint32)
     ids, after, before = np.empty(SHORT, np.int32), np.empty(SHORT, np.int32), np.empty(SHORT, np.int32)
-    limit = min(records.shape[0], table.shape[0] * 6 // 10)
+    limit = min(records.shape[0], table.shape[0] * FULL // 100)
     for k in range(ends.shape[0]):
         end = np.int64(ends[k])
         size = end - start
-        head = load64(data, start) & byte_masks[min(size, 8)]
+        head = load64(data, start) & byte_masks[U(min(size, 8))]
         h = hash_word(data, start, size, head, byte_masks)
-        word, slot = find_word(data, start, size, head, h, table, records, arena, byte_masks)
-        if word >= 0:
-            value = records[word, VALUE]
+        slot = find_slot(data, start, size, head, h, table, records, arena, byte_masks)
+        entry = table[slot]
+        if entry != U(0):
+            value = records[(entry & LOW) - U(1), VALUE]
             n = np.int64(value & U(0xFFFF))
             if n == 1:
                 out[at] = np.int32(value >> U(16))
@@ -210,14 +211,14 @@ def encode_pieces(
                 and used[IDS] + n <= pool.shape[0]
                 and n <= 0xFFFF
             ):
-                word = store_word(data, start, size, head, h, slot, table, records, arena, used)
                 value = U(out[at])
                 if n > 1:
                     value = U(used[IDS])
                     for i in range(n):
                         pool[used[IDS] + i] = out[at + i]
                     used[IDS] += n
-                records[word, VALUE] = value << U(16) | U(n)
+                value = value << U(16) | U(n)
+                store_word(data, start, size, head, h, slot, table, records, arena, used, value)
         at += n
         start = end
     return at

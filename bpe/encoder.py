@@ -23,6 +23,7 @@ from counting import BLOCK, CLASSES, LONGEST, SCANNERS, read_chunks
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
 from vocabulary import InputError, Vocabulary
+from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
 CACHE_BITS = 20  # slots of the table of known pieces, for each thread
@@ -37,7 +38,7 @@ class PieceCache:
 
     def __init__(self):
         slots = 1 << CACHE_BITS
-        words = slots * 6 // 10
+        words = slots * FULL // 100
         self.arrays = (
             np.zeros(slots, np.uint64),
             np.empty((words, 4), np.uint64),

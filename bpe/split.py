@@ -12,6 +12,7 @@ hundred times faster and is tested against this file.
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import regex
@@ -23,7 +24,8 @@ PATTERN_OF = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 }
-SECONDS_PER_MEGABYTE = 20  # what `regex` may take, besides 5 s at the least; the named patterns take about 0.4
+SECONDS_AT_LEAST = 5
+SECONDS_PER_MEGABYTE = 20  # time that `regex` may take; the named patterns need about 0.4
 ASCII_SPACES = b"\t\n\v\f\r "
 
 
@@ -55,7 +57,7 @@ def piece_ends(data: bytes, pattern: str) -> list[int]:
     if compiled is None:
         return [len(data)] if data else []
     text = data.decode("utf-8", "surrogateescape")
-    seconds = 5 + SECONDS_PER_MEGABYTE * len(data) / 1e6
+    seconds = SECONDS_AT_LEAST + SECONDS_PER_MEGABYTE * len(data) / 1e6
     ends, at = [], 0  # in characters
     try:
         for match in compiled.finditer(text, timeout=seconds):
@@ -74,15 +76,14 @@ def piece_ends(data: bytes, pattern: str) -> list[int]:
         ends.append(len(text))
     if len(text) == len(data):
         return ends
-    starts = [0, *ends[:-1]]
-    sizes = [len(text[a:b].encode("utf-8", "surrogateescape")) for a, b in zip(starts, ends, strict=True)]
+    sizes = [len(text[a:b].encode("utf-8", "surrogateescape")) for a, b in pairwise([0, *ends])]
     return np.cumsum(sizes).tolist()
 
 
 def split_pieces(data: bytes, pattern: str) -> list[bytes]:
     """Pieces of `data`, which join to it again."""
     ends = piece_ends(data, pattern)
-    return [data[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    return [data[a:b] for a, b in pairwise([0, *ends])]
 
 
 def split_specials(data: bytes | bytearray, specials: Iterable[str]) -> list[tuple[int, int, str | None]]:

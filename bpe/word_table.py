@@ -15,6 +15,7 @@ LOW = U(0x00000000FFFFFFFF)
 OFFSET, LENGTH, VALUE, HEAD = 0, 1, 2, 3
 MIX1, MIX2, GOLDEN = U(0xFF51AFD7ED558CCD), U(0xC4CEB9FE1A85EC53), U(0x9E3779B97F4A7C15)  # MurmurHash3, Knuth
 WORDS, BYTES = 0, 1  # what used[] counts
+FULL = 50  # percent of the slots that may be taken
 
 
 @inlined
@@ -22,12 +23,11 @@ def hash_word(data, start, size, head, byte_masks):
     """64-bit hash of data[start : start + size], whose first 8 bytes (or all, zeros after) are `head`."""
     h = (head ^ (U(size) * GOLDEN)) * MIX1
     if size > 8:
-        at, left = start + 8, size - 8
-        while left > 8:
+        at, end = start + 8, start + size
+        while at + 8 < end:
             h = ((h ^ (h >> U(32))) ^ load64(data, at)) * MIX1
             at += 8
-            left -= 8
-        h = ((h ^ (h >> U(32))) ^ (load64(data, at) & byte_masks[left])) * MIX1
+        h = ((h ^ (h >> U(32))) ^ (load64(data, at) & byte_masks[U(end - at)])) * MIX1
     h = (h ^ (h >> U(32))) * MIX2
     return h ^ (h >> U(29))
 
@@ -35,45 +35,45 @@ def hash_word(data, start, size, head, byte_masks):
 @inlined
 def same_tail(data, start, size, arena, offset, byte_masks):
     """Whether all bytes after the first 8 agree."""
-    at, left = np.int64(8), size - 8
-    while left > 8:
+    at = np.int64(8)
+    while at + 8 < size:
         if load64(data, start + at) != load64(arena, offset + at):
             return False
         at += 8
-        left -= 8
-    return load64(data, start + at) & byte_masks[left] == load64(arena, offset + at) & byte_masks[left]
+    mask = byte_masks[U(size - at)]
+    return load64(data, start + at) & mask == load64(arena, offset + at) & mask
 
 
 @inlined
-def find_word(data, start, size, head, h, table, records, arena, byte_masks):
-    """(number of the word, its slot), or (-1, the free slot where it belongs)."""
+def find_slot(data, start, size, head, h, table, records, arena, byte_masks):
+    """Slot of the word in the table, or the free slot where it belongs."""
     last = U(table.shape[0] - 1)
     slot = h & last
     while True:
         entry = table[slot]
         if entry == U(0):
-            return np.int64(-1), slot
-        if entry & HIGH == h & HIGH:
-            word = np.int64(entry & LOW) - 1
+            return slot
+        if (entry ^ h) & HIGH == U(0):
+            word = (entry & LOW) - U(1)
             if (
                 records[word, HEAD] == head
                 and records[word, LENGTH] == U(size)
                 and (size <= 8 or same_tail(data, start, size, arena, np.int64(records[word, OFFSET]), byte_masks))
             ):
-                return word, slot
+                return slot
         slot = (slot + U(1)) & last
 
 
 @inlined
-def store_word(data, start, size, head, h, slot, table, records, arena, used):
-    """Put a new word at a free slot; its number."""
+def store_word(data, start, size, head, h, slot, table, records, arena, used, value):
+    """Put a new word and its value at a free slot."""
     word, offset = used[WORDS], used[BYTES]
-    records[word, OFFSET], records[word, LENGTH], records[word, HEAD] = U(offset), U(size), head
+    records[word, OFFSET], records[word, LENGTH] = U(offset), U(size)
+    records[word, VALUE], records[word, HEAD] = value, head
     for k in range(size):
         arena[offset + k] = data[start + k]
     used[WORDS], used[BYTES] = word + 1, offset + size
     table[slot] = (h & HIGH) | U(word + 1)
-    return word
 
 
 @kernel(
@@ -86,20 +86,21 @@ def count_pieces(data, start, ends, done, weights, table, records, arena, used, 
     The first piece starts at `start`. Returns how many pieces are done: fewer than all if the table is full.
     """
     if done > 0:
-        start = ends[done - 1]
-    limit = min(records.shape[0], table.shape[0] * 6 // 10)
+        start = np.int64(ends[done - 1])
+    limit = min(records.shape[0], table.shape[0] * FULL // 100)
     for k in range(done, ends.shape[0]):
-        size = ends[k] - start
-        head = load64(data, start) & byte_masks[min(size, 8)]
+        end = np.int64(ends[k])
+        size = end - start
+        head = load64(data, start) & byte_masks[U(min(size, 8))]
         h = hash_word(data, start, size, head, byte_masks)
-        word, slot = find_word(data, start, size, head, h, table, records, arena, byte_masks)
-        if word < 0:
+        slot = find_slot(data, start, size, head, h, table, records, arena, byte_masks)
+        if table[slot] == U(0):
             if used[WORDS] >= limit or used[BYTES] + size + PADDING > arena.shape[0]:
                 return k
-            word = store_word(data, start, size, head, h, slot, table, records, arena, used)
-            records[word, VALUE] = U(0)
-        records[word, VALUE] += U(weights[k]) if weights.shape[0] > 0 else U(1)
-        start = ends[k]
+            store_word(data, start, size, head, h, slot, table, records, arena, used, U(0))
+        weight = U(1) if weights.shape[0] == 0 else U(weights[k])
+        records[(table[slot] & LOW) - U(1), VALUE] += weight
+        start = end
     return ends.shape[0]
 
 
@@ -122,7 +123,7 @@ class WordCounter:
     def __init__(self, table_bits: int = 14):
         self.used = np.zeros(2, np.int64)
         self.table = np.zeros(1 << table_bits, np.uint64)
-        self.records = np.empty(((1 << table_bits) * 6 // 10, 4), np.uint64)
+        self.records = np.empty(((1 << table_bits) * FULL // 100, 4), np.uint64)
         self.arena = np.zeros((1 << table_bits) * 8, np.uint8)
 
     def add(self, data: np.ndarray, start: int, ends: np.ndarray, weights: np.ndarray | None = None) -> None:
@@ -146,7 +147,7 @@ class WordCounter:
             self.arena = arena
         if words >= len(self.records):
             table = np.zeros(2 * len(self.table), np.uint64)
-            records = np.empty((len(table) * 6 // 10, 4), np.uint64)
+            records = np.empty((len(table) * FULL // 100, 4), np.uint64)
             records[:words] = self.records[:words]
             fill_table(table, records, self.arena, words, BYTE_MASKS)
             self.table, self.records = table, records

@@ -1,0 +1,141 @@
+"""The scanners, special tokens and safe cuts against `regex` and against splitting the whole."""
+
+import random
+import time
+
+import numpy as np
+import pytest
+import regex
+from bit_masks import PADDING
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
+from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials
+from vocabulary import InputError
+
+CLASSES = character_classes()
+SCANNERS = {"gpt2": gpt2_ends, "gpt4": gpt4_ends}
+ODD = (
+    "aZs dtmllverer''''  \n\r\t\v\f1234567890.,!?-\u3000\u00a0\u0085\u2028\u2003中文字。①²½éßſ'ſKK\u001c\u001f\u0300"
+    "\u200d\U0001f600\U00020000\U0001d7ce٣שלום\ufeff\x00\ue000\U000e0001\u0378"
+)
+
+
+def scanned(data: bytes, pattern: str, room: int = 1000, rng=random) -> list[int]:
+    """Ends by the scanner, with noise after the text and room for `room` ends at a time."""
+    buffer = np.frombuffer(bytearray(data + rng.randbytes(PADDING)), np.uint8)
+    state, ends, block = new_state(), [], np.empty(room, np.int32)
+    while state[AT] < len(data):
+        ends += block[: SCANNERS[pattern](buffer, state, len(data), CLASSES, block)].tolist()
+    return ends
+
+
+def test_reference_pattern_is_openais():
+    """GPT-2's pattern as it was published; with `\\s++$` split off it is the same language."""
+    published = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+    rng = random.Random(0)
+    for _ in range(500):
+        text = "".join(rng.choice(ODD) for _ in range(rng.randrange(40)))
+        assert [p.decode() for p in split_pieces(text.encode(), "gpt2")] == published.findall(text)
+
+
+def test_classes_are_those_of_regex():
+    for number, name in ((1, r"\p{L}"), (2, r"\p{N}"), (3, r"\s")):
+        for point in range(0, 0x110000, 17):
+            assert (CLASSES[point] == number) == bool(regex.match(name, chr(point)))
+
+
+@pytest.mark.parametrize("pattern", SCANNERS)
+def test_scanner_on_generated_text(pattern):
+    rng = random.Random(1)
+    for number in range(6000):
+        letters = rng.sample(ODD, rng.choice([3, 8, len(ODD)]))
+        data = "".join(rng.choice(letters) for _ in range(rng.randrange(rng.choice([4, 70, 200])))).encode()
+        if number % 4 == 0:  # bytes that are not UTF-8
+            data = bytearray(data)
+            for _ in range(rng.randrange(1, 6)):
+                data.insert(rng.randrange(len(data) + 1), rng.randrange(128, 256))
+            data = bytes(data)
+        assert scanned(data, pattern, rng.choice([70, 130, 1000]), rng) == piece_ends(data, pattern), data
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(max_size=90).map(lambda t: t.encode("utf-8", "surrogatepass")), st.binary(max_size=90)))
+def test_scanner_on_any_text_and_bytes(data):
+    for pattern in SCANNERS:
+        assert scanned(data, pattern) == piece_ends(data, pattern)
+
+
+@pytest.mark.parametrize("pattern", SCANNERS)
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中", "\u3000", "a \n", "'ll'"])
+def test_scanner_across_many_blocks(pattern, unit):
+    for repeats in (1, 21, 63, 64, 65, 129, 1000):
+        for lead in ("", "x", " ", "中"):
+            data = (lead + unit * repeats).encode()
+            assert scanned(data, pattern) == piece_ends(data, pattern)
+
+
+def test_scanner_finds_the_first_bad_byte():
+    for good in (b"", b"abc " * 40, "中文 ".encode() * 30):
+        for bad in (b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf5\x80\x80\x80", b"\xe4\xb8"):
+            data = good + bad + b" end"
+            buffer, state = np.frombuffer(bytearray(data + bytes(PADDING)), np.uint8), new_state()
+            gpt2_ends(buffer, state, len(data), CLASSES, np.empty(4000, np.int32))
+            with pytest.raises(UnicodeDecodeError) as error:
+                data.decode()
+            assert state[INVALID] == error.value.start == len(good)
+
+
+def test_longest_special_token_first_and_leftmost_always():
+    tokens = ["<|a|>", "<|a|><|b|>", " end.*", "[x]"]
+    data = b"1<|a|><|b|>2<|a|>3 end.*[x][x]"
+    parts = split_specials(data, tokens)
+    assert [text for _, _, text in parts] == [None, "<|a|><|b|>", None, "<|a|>", None, " end.*", "[x]", "[x]"]
+    assert b"".join(data[a:b] for a, b, _ in parts) == data
+    assert split_specials(b"aab", ["aa", "ab"]) == [(0, 2, "aa"), (2, 3, None)]
+    assert split_specials(b"", ["x"]) == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text("ab<|>", max_size=40))
+def test_special_tokens_are_found_as_regex_finds_them(text):
+    tokens = ["<|a|>", "<|a|>b", "|>", "ab"]
+    expected = regex.findall("|".join(map(regex.escape, sorted(tokens, key=len, reverse=True))), text)
+    assert [special for _, _, special in split_specials(text.encode(), tokens) if special] == expected
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.text("ab. \n\r中\u3000。1's<|", max_size=60), st.sampled_from(["gpt2", "gpt4", "none", r"\w+|\s+"]))
+def test_every_safe_cut_splits_as_the_whole_does(text, pattern):
+    data = (text + "<|x y|>" + text).encode()
+    specials = ["<|x y|>", "b<|"]
+
+    def pieces(part: bytes) -> list[bytes]:
+        result = []
+        for start, end, special in split_specials(part, specials):
+            result += split_pieces(part[start:end], pattern) if special is None else [special.encode()]
+        return result
+
+    whole = pieces(data)
+    for p in Cutter(pattern, specials).cuts(data, 0, len(data) - 1):
+        assert pieces(data[:p]) + pieces(data[p:]) == whole
+
+
+def test_text_the_pattern_skips_is_kept():
+    assert split_pieces(b"ab12cd3", r"\d+") == [b"ab", b"12", b"cd", b"3"]
+    assert split_pieces("é1\xff".encode(), r"x*") == ["é1\xff".encode()]
+
+
+def test_patterns_that_are_none():
+    for pattern in ("(", "", "[a"):
+        with pytest.raises(InputError, match="pattern"):
+            split_pieces(b"text", pattern)
+
+
+def test_catastrophic_backtracking_times_out(monkeypatch):
+    monkeypatch.setattr("split.SECONDS_AT_LEAST", 0.3)
+    start = time.perf_counter()
+    with pytest.raises(InputError, match="did not finish"):
+        split_pieces(b"a" * 40 + b"!", r"(?:a|aa|a?a)+$|(a+)+b(a+)+b")
+    assert time.perf_counter() - start < 5
+    assert PATTERN_OF
