@@ -1,0 +1,94 @@
+"""Head and cross-entropy in one against PyTorch's own, value and gradients."""
+
+import loss as module
+import pytest
+import torch
+import torch.nn.functional as F
+from loss import compiled_cross_entropy_, cross_entropy_, linear_cross_entropy
+
+
+def reference(x, w, targets, vocabulary, z_loss):
+    logits = (x.float() @ w.to(x.dtype).float().T)[:, :vocabulary]
+    value = F.cross_entropy(logits, targets, ignore_index=-1)
+    z = logits.logsumexp(1)[targets >= 0].square().mean()
+    return value, value + z_loss * z
+
+
+@pytest.mark.parametrize("chunk", [2**26, 2**12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_value_and_gradients(monkeypatch, dtype, chunk, z_loss):
+    monkeypatch.setattr(module, "LOGITS", chunk)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(57, 24, generator=generator).to(dtype).requires_grad_()
+    w = torch.randn(128, 24, generator=generator).requires_grad_()
+    targets = torch.randint(-1, 101, (57,), generator=generator)
+    value = linear_cross_entropy(x, w, targets, 101, z_loss)
+    (3 * value).backward()
+    ours = x.grad, w.grad
+    x.grad = w.grad = None
+    expected, objective = reference(x, w, targets, 101, z_loss)
+    (3 * objective).backward()
+    tolerance = 1e-5 if dtype == torch.float32 else 0.015
+    assert value.item() == pytest.approx(expected.item(), rel=1e-6 if dtype == torch.float32 else 2e-3)
+    assert value.dtype == torch.float32
+    for ours_, exact in zip(ours, (x.grad, w.grad), strict=True):
+        assert ours_.dtype == exact.dtype
+        assert (ours_.float() - exact.float()).norm() <= tolerance * exact.float().norm()
+    assert (ours[1][101:] == 0).all()
+
+
+def test_extreme_logits_and_no_target():
+    x = torch.tensor([[300.0, 0.0], [-300.0, 0.0]]).requires_grad_()
+    w = torch.eye(2).requires_grad_()
+    value = linear_cross_entropy(x, w, torch.tensor([0, 0]), 2)
+    value.backward()
+    assert value.item() == pytest.approx(150.0)
+    assert torch.isfinite(x.grad).all()
+    nothing = linear_cross_entropy(x, w, torch.tensor([-1, -1]), 2)
+    assert nothing.item() == 0
+
+
+def test_a_value_that_is_not_a_number_stays_one():
+    x = torch.tensor([[float("nan"), 0.0]])
+    assert not torch.isfinite(linear_cross_entropy(x, torch.eye(2), torch.tensor([0]), 2))
+    x = torch.tensor([[float("inf"), 0.0]]).bfloat16()
+    assert not torch.isfinite(linear_cross_entropy(x, torch.eye(2), torch.tensor([1]), 2))
+
+
+def test_gradcheck_against_finite_differences():
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    w, targets = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 6, 2, -1, 4])
+    linear_cross_entropy(x, w, targets, 7).backward()
+    for i, j in ((0, 0), (2, 1), (4, 2)):
+        up, down = x.detach().clone(), x.detach().clone()
+        up[i, j] += 0.01
+        down[i, j] -= 0.01
+        slope = (linear_cross_entropy(up, w, targets, 7) - linear_cross_entropy(down, w, targets, 7)) / 0.02
+        assert x.grad[i, j].item() == pytest.approx(slope.item(), abs=2e-4)
+    assert (x.grad[3] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_loop_equals_the_formula_in_pytorch(dtype):
+    from cpu_kernels import cross_entropy_ as loop
+
+    generator = torch.Generator().manual_seed(0)
+    logits = (5 * torch.randn(9, 40, generator=generator)).to(dtype)
+    targets, shares = torch.randint(37, (9,), generator=generator), torch.rand(9, generator=generator)
+    a, b = logits.clone(), logits.clone()
+    torch.testing.assert_close(loop(a, targets, shares, 37, 0.01, True),
+                               cross_entropy_(b, targets, shares, 37, 0.01, True), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5 if dtype == torch.float32 else 2e-2)
+    c = logits.clone()
+    loop(c, targets, shares, 37, 0.01, False)
+    assert torch.equal(c, logits)
+
+
+@pytest.mark.slow
+def test_the_gpu_form_compiles():
+    logits, targets, shares = torch.randn(9, 40), torch.randint(37, (9,)), torch.rand(9)
+    a, b = logits.clone(), logits.clone()
+    torch.testing.assert_close(compiled_cross_entropy_(a, targets, shares, 37, 0.01, True),
+                               cross_entropy_(b, targets, shares, 37, 0.01, True))
+    torch.testing.assert_close(a, b)

@@ -1,0 +1,254 @@
+"""The model against transformers and against plain formulas: logits, gradients, cache, every switch."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from attention import KVCache, attention, document_mask, plain_attention
+from model import GPT, rotary_table, rotate
+from presets import PRESETS, GPTConfig, InputError
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+V, T = 97, 24
+GPT2 = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 32, "vocab_size": V}
+LLAMA = {**GPT2, "mlp": "swiglu", "norm": "rmsnorm", "position": "rope", "bias": False}
+
+
+def tokens(rows=3, length=T, seed=0):
+    return torch.randint(V, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def scrambled(config: GPTConfig) -> GPT:
+    """A model none of whose parameters is at a special value such as 0 or 1."""
+    torch.manual_seed(1)
+    model = GPT(config)
+    for p in model.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+def gpt2_reference(model: GPT) -> GPT2LMHeadModel:
+    c = model.config
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=c.block_size, n_embd=c.n_embd, n_layer=c.n_layer,
+                                        n_head=c.n_head, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+    ours = dict(model.named_parameters())
+    for name, p in theirs.named_parameters():
+        value = ours[name].data[:V] if "wte" in name else ours[name].data
+        p.data.copy_(value.T if "c_" in name and p.dim() == 2 else value)
+    return theirs
+
+
+def llama_reference(model: GPT):
+    c = model.config
+    kinds = (Qwen3Config, Qwen3ForCausalLM) if c.qk_norm else (LlamaConfig, LlamaForCausalLM)
+    theirs = kinds[1](kinds[0](
+        vocab_size=V, hidden_size=c.n_embd, intermediate_size=c.hidden, num_hidden_layers=c.n_layer,
+        num_attention_heads=c.n_head, num_key_value_heads=c.kv_heads, head_dim=c.head_dim, rms_norm_eps=c.norm_eps,
+        max_position_embeddings=c.block_size, rope_parameters={"rope_type": "default", "rope_theta": c.rope_theta},
+        tie_word_embeddings=c.tied, attention_bias=False))
+    h, ours = c.hidden, model.transformer
+    theirs.model.embed_tokens.weight.data.copy_(ours["wte"].weight.data[:V])
+    theirs.model.norm.weight.data.copy_(ours["ln_f"].weight.data)
+    theirs.lm_head.weight.data.copy_(model.lm_head.weight.data[:V])
+    for mine, block in zip(ours["h"], theirs.model.layers, strict=True):
+        parts = mine.attn.c_attn.weight.data.split(mine.attn.sizes)
+        for part, name in zip(parts, ("q_proj", "k_proj", "v_proj"), strict=True):
+            getattr(block.self_attn, name).weight.data.copy_(part)
+        block.self_attn.o_proj.weight.data.copy_(mine.attn.c_proj.weight.data)
+        if c.qk_norm:
+            block.self_attn.q_norm.weight.data.copy_(mine.attn.q_norm.weight.data)
+            block.self_attn.k_norm.weight.data.copy_(mine.attn.k_norm.weight.data)
+        block.mlp.gate_proj.weight.data.copy_(mine.mlp.c_fc.weight.data[:h])
+        block.mlp.up_proj.weight.data.copy_(mine.mlp.c_fc.weight.data[h:])
+        block.mlp.down_proj.weight.data.copy_(mine.mlp.c_proj.weight.data)
+        block.input_layernorm.weight.data.copy_(mine.ln_1.weight.data)
+        block.post_attention_layernorm.weight.data.copy_(mine.ln_2.weight.data)
+    return theirs
+
+
+CASES = {
+    "gpt2": (GPT2, gpt2_reference),
+    "llama": (LLAMA, llama_reference),
+    "llama, grouped heads, untied": ({**LLAMA, "n_kv_head": 2, "tied": False}, llama_reference),
+    "llama, one key-value head": ({**LLAMA, "n_kv_head": 1}, llama_reference),
+    "qwen3": ({**LLAMA, "qk_norm": True, "n_kv_head": 2, "head_size": 16, "rope_theta": 1e6}, llama_reference),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_and_gradients_equal_transformers(name):
+    values, reference = CASES[name]
+    model = scrambled(GPTConfig(**values))
+    theirs = reference(model)
+    x = tokens(length=T + 1)
+    expected = theirs(x[:, :-1]).logits
+    torch.testing.assert_close(model(x[:, :-1]), expected, atol=1e-5, rtol=1e-5)
+    loss = model(x[:, :-1], x[:, 1:])
+    theirs_loss = F.cross_entropy(expected.flatten(0, 1), x[:, 1:].flatten())
+    torch.testing.assert_close(loss, theirs_loss)
+    loss.backward()
+    theirs_loss.backward()
+    mine = model.transformer["wte"].weight.grad
+    embedding = theirs.get_input_embeddings().weight.grad
+    torch.testing.assert_close(mine[:V], embedding, atol=1e-6, rtol=1e-4)
+    if model.config.tied:
+        assert (mine[V:] == 0).all()  # the padding of the vocabulary gets no gradient
+    ours_first = model.transformer["h"][0].attn.c_attn.weight.grad
+    if name == "gpt2":
+        torch.testing.assert_close(ours_first, theirs.transformer.h[0].attn.c_attn.weight.grad.T, atol=1e-6, rtol=1e-4)
+    else:
+        layer = theirs.model.layers[0].self_attn
+        expected = torch.cat([layer.q_proj.weight.grad, layer.k_proj.weight.grad, layer.v_proj.weight.grad])
+        torch.testing.assert_close(ours_first, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("values", [GPT2, {**LLAMA, "n_kv_head": 2, "qk_norm": True}, {**LLAMA, "position": "none"}],
+                         ids=["gpt2", "llama", "no positions"])
+def test_cache_gives_the_logits_of_the_whole(values):
+    model = scrambled(GPTConfig(**values))
+    x = tokens()
+    cache = KVCache(model.config, batch=len(x), capacity=T, dtype=torch.float32)
+    assert cache.keys.shape == (2, 3, model.config.kv_heads, T, model.config.head_dim)
+    with torch.no_grad():
+        pieces = [model(x[:, a:b], cache=cache) for a, b in ((0, 7), (7, 8), (8, 20), (20, 24))]
+        torch.testing.assert_close(torch.cat(pieces, 1), model(x), atol=1e-5, rtol=1e-5)
+        with pytest.raises(ValueError, match="24 positions, 25"):
+            model(x[:, :1], cache=cache)
+
+
+def test_left_padding_with_mask_and_positions():
+    model = scrambled(GPTConfig(**LLAMA))
+    x = tokens(rows=1, length=10)
+    padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), x], 1)
+    positions = (torch.arange(13) - 3).clamp(min=0)[None]
+    mask = torch.ones(13, 13, dtype=torch.bool).tril()[None, None].clone()
+    mask[..., :3] = torch.eye(13, dtype=torch.bool)[:, :3]
+    torch.testing.assert_close(model(padded, positions=positions, mask=mask)[:, 3:], model(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mlp", ["gelu", "relu2", "silu", "swiglu"])
+def test_mlp_against_its_formula(mlp):
+    model = scrambled(GPTConfig(**{**GPT2, "mlp": mlp}))
+    module, x = model.transformer["h"][0].mlp, torch.randn(2, 5, 32)
+    h = x @ module.c_fc.weight.T + module.c_fc.bias
+    if mlp == "swiglu":
+        gate, up = h[..., : model.config.hidden], h[..., model.config.hidden:]
+        h = gate / (1 + torch.exp(-gate)) * up
+    elif mlp == "gelu":
+        h = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+    elif mlp == "silu":
+        h = h / (1 + torch.exp(-h))
+    else:
+        h = h.clamp(min=0) ** 2
+    torch.testing.assert_close(module(x), h @ module.c_proj.weight.T + module.c_proj.bias)
+
+
+@pytest.mark.parametrize(("norm", "place"), [("layernorm", "post"), ("rmsnorm", "post"), ("none", "pre")])
+def test_norm_switches(norm, place):
+    model = scrambled(GPTConfig(**{**GPT2, "norm": norm, "norm_place": place}))
+    block, x = model.transformer["h"][0], torch.randn(2, 5, 32)
+
+    def normalise(x, module):
+        if norm == "none":
+            return x
+        if norm == "layernorm":
+            x = x - x.mean(-1, keepdim=True)
+        x = x / torch.sqrt(x.square().mean(-1, keepdim=True) + 1e-5) * module.weight
+        return x if norm == "rmsnorm" else x + module.bias
+
+    if place == "post":
+        expected = normalise(x + block.attn(x), block.ln_1)
+        expected = normalise(expected + block.mlp(expected), block.ln_2)
+    else:
+        expected = x + block.attn(x)
+        expected = expected + block.mlp(expected)
+    torch.testing.assert_close(block(x), expected)
+    assert ("ln_f" in model.transformer) == (place == "pre")
+    assert torch.isfinite(model(tokens(), tokens(seed=1)))
+
+
+def test_rotation_is_a_rotation_by_position_times_frequency():
+    cos, sin = rotary_table(8, 6, 100.0)
+    x = torch.randn(1, 8, 1, 6)
+    y = rotate(x, cos[:, None], sin[:, None])
+    for t in range(8):
+        for i in range(3):
+            turned = complex(x[0, t, 0, i], x[0, t, 0, i + 3]) * complex(math.cos(a := t * 100 ** (-2 * i / 6)), math.sin(a))
+            assert y[0, t, 0, i].item() == pytest.approx(turned.real, abs=1e-5)
+            assert y[0, t, 0, i + 3].item() == pytest.approx(turned.imag, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [1, 31, 256, 300])
+def test_attention_kernels_against_the_formula(dtype, length):
+    generator = torch.Generator().manual_seed(length)
+    q, k, v, grad = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2, 4))
+    ours = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+    exact = [x.detach().float().requires_grad_() for x in ours]
+    result, expected = attention(*ours), plain_attention(*exact)
+    result.backward(grad.to(dtype))
+    expected.backward(grad.to(dtype).float())
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    for a, b in [(result, expected), *((a.grad, b.grad) for a, b in zip(ours, exact, strict=True))]:
+        assert (a.float() - b).norm() <= tolerance * b.norm() + 1e-6
+
+
+def test_document_mask_keeps_documents_apart():
+    x = torch.tensor([[5, 6, 0, 7, 8, 0, 9]])
+    mask = document_mask(x, 0)[0, 0]
+    document = [0, 0, 0, 1, 1, 1, 2]
+    assert mask.tolist() == [[j <= i and document[i] == document[j] for j in range(7)] for i in range(7)]
+    model = scrambled(GPTConfig(**{**LLAMA, "document_mask": True, "end_of_text": 0}))
+    alone = model(x[:, 3:6])  # rotary positions are relative: a document is the same wherever it stands
+    torch.testing.assert_close(model(x)[:, 3:6], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_initialisation_and_first_loss():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**{**GPT2, "n_embd": 128, "n_layer": 4, "vocab_size": 1000}))
+    block = model.transformer["h"][0]
+    assert block.mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert block.mlp.c_proj.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.03)
+    assert (block.mlp.c_fc.bias == 0).all()
+    assert (block.ln_1.weight == 1).all()
+    loss = model(torch.randint(1000, (4, 32)), torch.randint(1000, (4, 32)))
+    assert loss.item() == pytest.approx(math.log(1000), abs=0.1)
+    assert (GPT(GPTConfig(**{**GPT2, "zero_init": True})).transformer["h"][1].attn.c_proj.weight == 0).all()
+
+
+def test_published_sizes():
+    sizes = {"gpt2": 124_439_808, "gpt2-medium": 354_823_168, "gpt2-large": 774_030_080, "gpt2-xl": 1_557_611_200}
+    for name, expected in sizes.items():
+        with torch.device("meta"):
+            model = GPT(PRESETS[name].model)
+        padding = (model.config.padded_vocab - model.config.vocab_size) * model.config.n_embd
+        assert model.parameter_count() - padding == expected
+
+
+def test_flops_equal_pytorchs_counter(monkeypatch):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    monkeypatch.setattr("model.attention", plain_attention)  # the counter does not know the CPU's fused kernel
+    model = GPT(GPTConfig(**{**GPT2, "vocab_size": 128, "bias": False}))
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randint(128, (2, 32)), torch.randint(128, (2, 32))).backward()
+    assert counter.get_total_flops() / 64 == pytest.approx(model.flops_per_token(32), rel=0.01)
+
+
+def test_impossible_settings_are_refused():
+    for values, message in (({"n_embd": 30}, "--n_embd 30"), ({"n_kv_head": 3}, "--n_kv_head 3"),
+                            ({"position": "rope", "head_size": 5}, "even head size")):
+        with pytest.raises(InputError, match=message):
+            GPTConfig(**{**GPT2, **values})
+    with pytest.raises(InputError, match="33 positions"):
+        GPT(GPTConfig(**GPT2))(torch.zeros(1, 33, dtype=torch.long))
+
+
+@pytest.mark.slow
+def test_compiled_blocks_equal_eager():
+    model = GPT(GPTConfig(**LLAMA), torch.bfloat16)
+    x = tokens(length=T + 1)
+    plain = model(x[:, :-1], x[:, 1:])
+    model.compile_blocks()
+    torch.testing.assert_close(model(x[:, :-1], x[:, 1:]), plain, atol=1e-2, rtol=0)
