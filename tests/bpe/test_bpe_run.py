@@ -1,0 +1,274 @@
+"""The commands of bpe/run.py as a user starts them, from another folder and with spaces in the paths."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = ROOT / "bpe" / "sample" / "text.txt"
+DATA = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+END = "<|endoftext|>"
+
+
+def run(*arguments, cwd=None, stdin: bytes = b"", status: int = 0, **environment) -> subprocess.CompletedProcess:
+    """The command's result; a wrong status or a traceback fails the test."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bpe" / "run.py"), *map(str, arguments)],
+        cwd=cwd, input=stdin, capture_output=True, env=os.environ | environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == status, (done.returncode, done.stdout.decode()[-500:], done.stderr.decode()[-2000:])
+    assert b"Traceback" not in done.stderr
+    return done
+
+
+def error(*arguments, **options) -> str:
+    """The one or two lines of an error; nothing on standard output but what came before it."""
+    done = run(*arguments, status=2, **options)
+    lines = [line for line in done.stderr.decode().splitlines() if not line.startswith("bpe: compiling")]
+    assert lines[-1].startswith("error: ") and len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with a space in its name, holding a text of many documents and a tokenizer trained on it."""
+    folder = tmp_path_factory.mktemp("a place")
+    paragraphs = [p for p in SAMPLE.read_text(encoding="utf-8").split("\n\n") if p]
+    (folder / "text.txt").write_text("".join(f"{p}\n{END}\n" for p in paragraphs * 10), encoding="utf-8")
+    run("train", "text.txt", "--vocab_size", 600, "--special_tokens", END, "--out", "my tokenizer", cwd=folder)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["", "demo", "train", "encode", "decode", "compare", "show", "bench"])
+def test_help_is_quick_and_documents_every_flag(command):
+    start = time.perf_counter()
+    done = run(*command.split(), "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert time.perf_counter() - start < 2
+    assert "numba" not in done.stderr.decode() and " torch" not in done.stderr.decode()
+    assert b"--help" in done.stdout
+    if command:
+        assert b"python bpe/run.py" in done.stdout or command == "demo"
+
+
+def test_train_says_what_it_did_and_writes_every_format(place):
+    names = set(os.listdir(place / "my tokenizer"))
+    assert names == {
+        "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "my tokenizer.vocab", "ranks.tiktoken"
+    }  # fmt: skip
+    done = run("train", SAMPLE, "--vocab_size", 300, "--out", place / "other", cwd="/")
+    out = done.stdout.decode()
+    assert "made 44 merges" in out and "vocabulary: 300 tokens" in out and "bytes per token" in out
+
+
+def test_encode_and_decode_round_trip_through_files_pipes_and_arguments(place):
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(place / "my tokenizer/tokenizer.json"))
+    options = ("--tokenizer", "my tokenizer")
+    text = SAMPLE.read_text(encoding="utf-8")
+    ids = [int(n) for n in run("encode", SAMPLE, *options, cwd=place).stdout.split()]
+    assert ids == theirs.encode(text).ids
+    piped = run("encode", "-", *options, cwd=place, stdin=text.encode()).stdout
+    assert [int(n) for n in piped.split()] == ids
+    run("encode", SAMPLE, *options, "--out", "deep/ids.npy", cwd=place)
+    array = np.load(place / "deep/ids.npy")
+    assert array.dtype == np.uint16 and array.tolist() == ids
+    assert run("decode", "deep/ids.npy", *options, cwd=place).stdout == text.encode()
+    assert run("decode", *options, cwd=place, stdin=piped).stdout == text.encode()
+    run("decode", *options, "--out", "back.txt", cwd=place, stdin=piped)
+    assert (place / "back.txt").read_bytes() == text.encode()
+    assert run("decode", "15496", "995", cwd=place).stdout == b"Hello world"
+
+
+def test_encode_a_folder_into_shards(place):
+    folder = place / "text"
+    folder.mkdir()
+    (folder / "train.txt").write_text((place / "text.txt").read_text())
+    (folder / "val.txt").write_text(f"one\n{END}\nzwei 中文\n{END}\n")
+    done = run("encode", folder, "--tokenizer", "my tokenizer", "--out", "tokens", cwd=place)
+    manifest = json.loads((place / "tokens/manifest.json").read_text())
+    assert manifest["end_of_text"] == 0 and manifest["vocab_size"] == 600 and manifest["tokenizer"] == "my tokenizer"
+    val = np.load(place / "tokens/val_000000.npy")
+    assert (val == 0).sum() == 2 and manifest["shards"]["val"][0]["bytes"] == len("onezwei 中文".encode())
+    text = run("decode", "tokens/val_000000.npy", "--tokenizer", "my tokenizer", cwd=place).stdout.decode()
+    assert text == f"one{END}zwei 中文{END}"
+    train = np.concatenate([np.load(place / "tokens" / e["file"]) for e in manifest["shards"]["train"]])
+    assert f"{len(train):,} tokens" in done.stdout.decode()
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(place / "my tokenizer/tokenizer.json"))
+    whole = (folder / "train.txt").read_text().replace(f"\n{END}\n", END)
+    assert train.tolist() == theirs.encode(whole).ids
+
+
+def test_gpt2_by_name_for_shards(place):
+    run("encode", "text.txt", "--out", "gpt2 tokens", "--val_fraction", "0.1", cwd=place)
+    manifest = json.loads((place / "gpt2 tokens/manifest.json").read_text())
+    assert manifest["end_of_text"] == 50256 and manifest["tokenizer"] == "gpt2" and manifest["dtype"] == "uint16"
+
+
+def test_same_input_same_files_whatever_hash_seed_threads_and_kind_of_file(place):
+    (place / "text.txt.gz").write_bytes(gzip.compress((place / "text.txt").read_bytes()))
+    expected = {p.name: p.read_bytes() for p in (place / "my tokenizer").iterdir()}
+    for n, (seed, threads, file) in enumerate([("0", 1, "text.txt"), ("7", 2, "text.txt"), ("1", 2, "text.txt.gz")]):
+        out = place / f"again{n}" / "my tokenizer"
+        run("train", file, "--vocab_size", 600, "--special_tokens", END, "--threads", threads, "--out", out,
+            cwd=place, PYTHONHASHSEED=seed)  # fmt: skip
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == expected
+
+
+def test_counts_in_shards_merge_to_the_whole(place):
+    flags = ("--special_tokens", END, "--save_counts")
+    for n in range(3):
+        run("train", "text.txt", SAMPLE, "--shard", f"{n}/3", *flags, f"part {n}.npz", cwd=place)
+    parts = [f"part {n}.npz" for n in (2, 0, 1)]
+    run("train", "--counts", *parts, "--vocab_size", 500, "--out", "merged/t", cwd=place)
+    run("train", "text.txt", SAMPLE, "--vocab_size", 500, "--special_tokens", END, "--out", "whole/t", cwd=place)
+    for path in (place / "whole/t").iterdir():
+        assert path.read_bytes() == (place / "merged/t" / path.name).read_bytes()
+    assert "[1] are missing" in error("train", "--counts", *parts[:2], "--out", "x", cwd=place)
+
+
+def test_extend_keeps_the_ids_and_equals_training_for_longer(place):
+    run("train", "text.txt", "--vocab_size", 700, "--extend", "my tokenizer", "--out", "longer", cwd=place)
+    run("train", "text.txt", "--vocab_size", 700, "--special_tokens", END, "--out", "once/longer", cwd=place)
+    one, other = (json.loads((place / p / "tokenizer.json").read_text()) for p in ("longer", "once/longer"))
+    assert one == other
+    smaller = ("--vocab_size", 500, "--extend", "my tokenizer", "--out", "y")
+    assert "has already 600" in error("train", "text.txt", *smaller, cwd=place)
+
+
+def test_an_interrupted_run_takes_up_its_counts(place, monkeypatch, capsys):
+    import command_train
+    import tokenizer_folder
+
+    monkeypatch.setattr(command_train, "KEEP_COUNTS_AFTER", -1)
+    settings = command_train.Train(files=(place / "text.txt",), out=place / "resumed", vocab_size=500)
+    save = tokenizer_folder.save
+    monkeypatch.setattr(tokenizer_folder, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        command_train.run(settings)
+    assert [p.name.startswith("counts-") for p in settings.out.iterdir()] == [True]
+    monkeypatch.setattr(tokenizer_folder, "save", save)
+    command_train.run(settings)
+    assert "took up the counts" in capsys.readouterr().out
+    assert not list(settings.out.glob("counts-*"))
+
+
+def test_compare_counts_tokens_of_any_number_of_tokenizers(place):
+    tokenizers = ("gpt2", "my tokenizer", "my tokenizer/tokenizer.json")
+    out = run("compare", *tokenizers, "--text", "Hello world, 你好", "--html", "c.html", cwd=place).stdout.decode()
+    assert "| gpt2" in out and "Hello| world|,| |\\xe4\\xbd|" in out
+    assert (place / "c.html").read_text().count("<article>") == 3
+    out = run("compare", "gpt2", "--tokens", 0, cwd=place).stdout.decode()
+    assert "paragraph_en" in out and "paragraph_zh" in out
+
+
+def test_show_writes_a_page_that_needs_nothing_else(place):
+    run("show", SAMPLE, "--tokenizer", "my tokenizer", "gpt2", "--html", "page.html", cwd=place)
+    page = (place / "page.html").read_text(encoding="utf-8")
+    assert "http" not in page and "src=" not in page and page.count("<article>") == 2
+    theirs = run("encode", SAMPLE, cwd=place).stdout.split()
+    ours = run("encode", SAMPLE, "--tokenizer", "my tokenizer", cwd=place).stdout.split()
+    assert page.count('<span class="t ') == len(theirs) + len(ours)
+    out = run("show", "--text", "a<b>\n\t&", "--ids", cwd=place).stdout.decode()
+    assert "a|<|b|>|↵|⇥|&" in out
+
+
+def test_demo_trains_verifies_compares_and_draws(place):
+    flags = ("--out", "d/demo", "--results", "d/demo.json", "--figure", "d/demo.png", "--timing_bytes", 5000)
+    out = run("demo", "--text", SAMPLE, *flags, cwd=place).stdout.decode()
+    assert "decode(encode(text)) == text" in out and "all three made the same" in out
+    numbers = json.loads((place / "d/demo.json").read_text())
+    assert {row["tokenizer"] for row in numbers["comparison"]} == {"demo", "gpt2"}
+    assert [row["vocab_size"] for row in numbers["sweep"]][:2] == [257, 513]
+    assert all(row["seconds"] > 0 for row in numbers["trainers"])
+    assert (place / "d/demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_questions_print_answers_with_evidence():
+    done = subprocess.run([sys.executable, ROOT / "bpe/questions.py"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for evidence in ("21271, 22823", "大模型", "[43453]", "50256", "18,304"):
+        assert evidence in done.stdout
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="SHARED_DATA is absent: no manual.txt")
+def test_the_seed_s_own_table(tmp_path):
+    """Tokens of the English and the Chinese paragraph, trained on manual.txt and GPT-2's."""
+    flags = ("--vocab_size", 1024, "--pattern", "none", "--ties", "ids")
+    run("train", DATA / "manual.txt", *flags, "--out", tmp_path / "t")
+    expected = {str(tmp_path / "t"): (937, 118), "gpt2": (185, 306)}
+    for tokenizer, counts in expected.items():
+        for name, count in zip(("sentence_en.txt", "sentence_zh.txt"), counts, strict=True):
+            assert len(run("encode", DATA / name, "--tokenizer", tokenizer).stdout.split()) == count
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("train",), "--out FOLDER"),
+        (("train", "--out", "x"), "text files or --counts"),
+        (("train", "none.txt", "--out", "x"), "none.txt: no such file"),
+        (("train", ".", "--out", "x"), "is a folder"),
+        (("train", "text.txt", "--out", "text.txt"), "text.txt"),
+        (("train", "text.txt", "--out", "x", "--shard", "0/2"), "--save_counts"),
+        (("train", "text.txt", "--save_counts", "c.npz", "--shard", "2/2"), "--shard 2/2"),
+        (("train", "text.txt", "--out", "x", "--pattern", "(a"), "not a regular expression"),
+        (("train", "text.txt", "--out", "x", "--special_tokens", "a", "a"), "twice"),
+        (("train", "text.txt", "--out", "x", "--special_tokens", ""), "--special_tokens ''"),
+        (("train", "--counts", "text.txt", "--out", "x"), "text.txt: not a file of counts"),
+        (("encode",), "--text"),
+        (("encode", "text.txt", "--tokenizer", "nowhere"), "nowhere: no such tokenizer"),
+        (("encode", "text.txt"), "--allowed_special all"),
+        (("encode", "text.txt", "--allowed_special", "<|pad|>"), "'<|pad|>'"),
+        (("encode", "text.txt", "--out", "z", "--val_fraction", "2"), "--val_fraction 2"),
+        (("encode", "text.txt", "--out", "z", "--shard_tokens", "0"), "--shard_tokens 0"),
+        (("encode", "--text", "a", "--out", "z"), "--text"),
+        (("decode", "50257"), "50257"),
+        (("decode", "-5x"), "-5x"),
+        (("decode", "none.npy"), "none.npy"),
+        (("decode", "12", "x.npy"), "x.npy"),
+        (("compare", "nowhere"), "nowhere"),
+        (("show", "none.txt"), "none.txt"),
+        (("show", "text.txt", "--text", "a"), "not both"),
+        (("demo", "--vocab_size", "100"), "257"),
+        (("bench", "--only", "nothing"), "train_english"),
+    ],
+)
+def test_mistakes_are_one_line_with_status_2_and_leave_nothing(place, arguments, message):
+    before = sorted(os.listdir(place))
+    assert message in error(*arguments, cwd=place)
+    assert sorted(os.listdir(place)) == before
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_training_leaves_the_old_tokenizer(place, number, status):
+    big = place / "big.txt"
+    if not big.exists():
+        rng = np.random.default_rng(0)
+        big.write_bytes(rng.integers(97, 123, 6_000_000, np.uint8).tobytes())
+    out = place / f"stopped {status}"
+    run("train", SAMPLE, "--vocab_size", 300, "--out", out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    flags = ("--pattern", "none", "--vocab_size", "60000", "--out", out)
+    command = [sys.executable, ROOT / "bpe/run.py", "train", big, *flags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()  # counted, now merging
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in stderr, stderr
+    assert {p.name: p.read_bytes() for p in out.iterdir() if not p.name.startswith("counts-")} == before
+
+
+def test_output_cut_short_by_the_reader_is_no_error(place):
+    command = f"'{sys.executable}' '{ROOT}/bpe/run.py' encode '{place}/text.txt' --ordinary | head -c 5"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stderr == "" and len(done.stdout) == 5
