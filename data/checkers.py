@@ -85,9 +85,8 @@ def chinese(check: dict, reply: str) -> bool:
 
 def listing(check: dict, reply: str) -> bool:
     """check["count"] different items, each of check["members"] (singular or plural), split by commas, lines, "and"."""
-    parts = re.split(r",|\n|;|\band\b|^\s*\d+[.)]|\n\s*\d+[.)]", reply.strip().rstrip("."))
-    items = [re.sub(r"^(?:an?|the) ", "", tidy(part.strip(" \t-*•"))) for part in parts]
-    items = [item for item in items if item]
+    parts = [re.sub(r"^\s*(?:\d+[.)]|[-*•])", "", part) for part in re.split(r",|\n|;|\band\b", reply)]
+    items = [re.sub(r"^(?:an?|the) ", "", tidy(part)) for part in parts if tidy(part)]
     return len(items) == len(set(items)) == check["count"] and set(items) <= set(check["members"])
 
 
@@ -140,12 +139,14 @@ def score(record: dict) -> bool:
 
 def read_replies(path: Path) -> Iterator[tuple[int, dict]]:
     """(line number, record) of a JSONL file."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for count, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError:
+                raise InputError(f"{path}, line {count}: not UTF-8") from None
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {count}: not JSON ({error.msg})") from None
             if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("model", "family")):
@@ -223,7 +224,7 @@ def main() -> None:
             beside = settings.json.with_name(settings.json.name + ".tmp")
             beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
             os.replace(beside, settings.json)
-    except (InputError, OSError, UnicodeDecodeError) as error:
+    except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     print(table(result))

@@ -133,7 +133,7 @@ zoo visit: A=child Z=zoo Y=zoo G=elder M=adult H=home
 ~ A Z M
 
 letter: A=child G=elder X=letter_gift Q=letter_news C=color H=home
-@meet {His} {G} lived far away, [on the other side of the sea|behind the mountains], and {A} missed {G.him}. "[Why do you not write a letter?|How about a letter?]" said {his} mom.
+@meet {His} {G} lived far away, [on the other side of the sea|behind the mountains], and {A} missed {G.him}. "[Why do you not write a letter?|How about a letter?]" asked {his} mom.
 / So {A} [took a pencil and a sheet of paper|sat down at the table] and wrote: "Dear {G.call}, {Q}. [I think of you every day.|I wish you were here.] Love, {A}." {He} put a {C} drawing into the envelope and [a stamp on it|licked it shut]. Then {he} dropped it into the mailbox.
 / Every day, {A} asked the [mailman|mail carrier], "[Is there a letter for me|Do you have something for me]?" And every day the [answer was no|man shook his head]. [A week passed, and then another.|It began to rain, and {A} sat by the window.] "[Maybe it got lost|Maybe {G.he} forgot me]," said {A}.
 / Then, one morning, the bell rang. There was a package for {A}! Inside was {X} and a letter. "[My dear {A}|Dear {A}]," it said. "[I read your letter ten times|Your letter made me so happy]. I [laughed when I read it|showed your {C} drawing to everybody]. [Look for me on Sunday|I am coming to visit you soon]. Love, {G.call}."
@@ -148,7 +148,7 @@ letter: A=child G=elder X=letter_gift Q=letter_news C=color H=home
 troll riddle: A=child T=kind_trait M=riddle G=parent B=monster_name H=home
 @meet {He} was {T} and {T.line}. @day {his} {G} [asked {him} to bring some bread to the mill|sent {him} over the bridge to buy milk].
 / Under the bridge lived a troll called {B}. [{B.He} had green hair and a nose like a potato.|{B.His} hands were as big as shovels.] "[Stop!|Who walks over my bridge?]" roared {B}. "Nobody may cross, unless they can answer my riddle."
-/ {A}'s knees [shook|felt weak], but {he} stood still. "[Ask me, then.|What is your riddle?]" {he} said.
+/ {A}'s knees [shook|felt weak], but {he} stood still. "[Ask me, then,|What is your riddle?]" {he} said.
 {B} grinned. "{M}" {B.he} asked. "[Nobody has ever known the answer|If you are wrong, you must clean my cave for a year]."
 / {A} thought and thought. [A bird sang in a tree.|The river went by under {him}.] {He} looked at the water, at the sky and at {his} own hands. "[I know it|I have it]!" {he} said at last. "It is {M.key}!"
 {B}'s mouth fell open. "[How did you know that?|That is right!]" {B.he} cried. {B.He} sat down and [began to cry|looked very sad]. "[That was my only riddle|Now I have no riddle left]."
@@ -174,15 +174,15 @@ So {A} painted a [blue sea|wide sea] with a golden mountain far away, and a ship
 ~ A C O
 
 lighthouse: A=child G=elder V=ship L=light_thing H=lighthouse_home
-@meet {He} lived with {his} {G}, who took care of the lighthouse. Every evening, {his} {G} lit the great lamp, so that the ships could find their way. "[The light must never go out|The sailors trust us]," {G.he} always said.
-/ One [stormy|dark] night, {his} {G} [slipped on the stairs and hurt {G.his} leg|lay in bed with a fever]. The wind howled, and the great lamp went out! "[I cannot get up|My leg will not carry me], {A}," said {his} {G}. "[You must do it|Now it is up to you]."
+@meet {His} {G} took care of the lighthouse. Every evening, {his} {G} lit the great lamp, so that the ships could find their way. "[The light must never go out|The sailors trust us]," {G.he} always said.
+/ One [stormy|dark] night, {his} {G} [slipped on the stairs and hurt {G.his} leg|lay in bed with a fever]. The wind howled, and the great lamp went out! "[I cannot get up|I cannot climb the stairs], {A}," said {his} {G}. "[You must do it|Now it is up to you]."
 / {A} took {L} and ran up the stairs, round and round. [There were two hundred steps.|The wind came in through every crack.] At the top, {he} tried to light the lamp, but [the matches were wet|the oil was empty]. Out on the black water, {A} saw a ship. It was the {V}, and it was coming straight toward the rocks!
 / {A} did not waste a moment. {He} [held {L.the} up high|hung {L.the} in the window] and swung it from left to right. "[This way|Turn around]!" {he} shouted into the wind. [{His} arms hurt, but {he} did not stop.|Tears ran down {his} cheeks from the cold.] Slowly, very slowly, the {V} turned away from the rocks.
 - In the morning, the storm was over. [{A} was asleep on the floor beside the lamp.|{A} came down, tired and cold.] "[You saved them all|I have never been so proud]," said {his} {G}.
 > The sailors of the {V} came to thank {A}, and {L.the} [hangs|stands] in the lighthouse to this day.
 ? What was the name of the ship? = {V}
 ? What did {A} use to make light? = {L}
-? Who did {A} live with? = {G}
+? Who took care of the lighthouse? = {G}
 ! who saves a ship called the {V}
 ~ A V L
 
@@ -265,7 +265,7 @@ bus ride: A=child G=parent U=place Q=keepsake M=driver C=color H=home
 / At last, the right bus came around the corner and stopped. The driver, {M}, opened the door and held up something {C}. "[Is somebody looking for this {Q}?|Did you forget something?]" {M.he} asked.
 "[My {Q}|You found it]!" shouted {A}. "[Thank you, thank you|You are the best driver in the world]!"
 - {M} [tipped {M.his} cap|laughed]. "[It rode with me all around the town|It was a very quiet guest]," {M.he} said. "[Now it has seen more than you have|It even had the best seat]."
-> In the {U}, {A} held the {C} {Q} [tightly|with both hands], and on the way home {he} [waved to|drew a picture for] {M}.
+> At the {U}, {A} held the {C} {Q} [tightly|with both hands], and on the way home {he} [waved to|drew a picture for] {M}.
 ? What did {A} leave on the bus? = {Q}
 ? Who found it? = {M}
 ? Where did they want to go? = {U}

@@ -4,7 +4,7 @@
 
 HOME = r"""
 lost toy: A=child O=toy B=child C=color P=hiding Q=hiding H=home
-@meet {His} favorite toy was a {C} {O} [that {he} had got for {his} birthday|and {he} took it everywhere|that had been {his} for years].
+@meet {His} favorite toy was a {C} {O}[ that {he} had got for {his} birthday|, and {he} took it everywhere| that {his} grandpa had given {him}].
 / @day {A} woke up and [could not find the {O}|saw that the {O} was gone|looked for the {O}, but it was not there]. {He} looked {Q}, but [it was not there|there was only dust|{he} found nothing but an old sock]. [Tears ran down {his} face.|{A} began to cry.|{A} felt [very |]sad.]
 / Just then, {his} friend {B} [came to visit|knocked on the door|came by]. "What is wrong, {A}?" asked {B}.
 "I [lost|cannot find] my {C} {O}," said {A}. ["I have looked everywhere."|"I had it yesterday."|"It is my favorite toy."]
@@ -26,7 +26,7 @@ broken thing: A=child X=fragile G=parent O=sturdy_toy H=home
 / {He} went to {his} {G} and said, "[I am sorry, {G.call}|{G.call}, I have to tell you something]. I broke the {X}. [It was my fault|I was playing inside]."
 / {^his} {G} [was quiet for a moment|looked at the pieces|sighed] and then gave {him} a hug. "[I am sad about the {X}|A {X} is only a thing], but I am [glad|proud] that you told me the truth," {G.he} said.
 - Together they [swept up the pieces|cleaned the floor|picked up every piece]. [{A} felt much better.|It did not take long.]
-> [After that|From then on], {A} only played with {his} {O} outside, and {he} always [told {his} {G} the truth|was honest with {his} {G}].
+> [After that|From then on], {A} only played with {his} {O} outside, and {he} [always told {his} {G} the truth|was always honest with {his} {G}].
 ? What did {A} break? = {X}
 ? Who did {A} tell the truth? = {G}
 ? What was {A} playing with? = {O}
@@ -52,7 +52,7 @@ shared lunch: A=child S=snack B=child T=kind_trait K=result H=home
 learning: A=child J=skill G=elder H=home
 @meet More than anything, {A} wanted to learn how to {J}. [All {his} friends could do it.|{He} dreamed about it every night.|{He} watched the older children and wished {he} could do it too.]
 / @day {A} tried for the first time. {He} {J.fail}. "[This is too hard|I will never learn it|I give up]!" {he} [cried|shouted|said with tears in {his} eyes].
-/ {^his} {G} came over and sat down [next to|beside] {him}. "When I was [little|your age], I could not do it [either|at all]," said {G.he}. "[I had to try a hundred times|Everyone has to start small|You only fail if you stop trying]. [Try again|One more time], {A}."
+/ {^his} {G} came over and sat down [next to|beside] {him}. "When I was [little|your age], I could not do it [either|at all]," {G.he} said. "[I had to try a hundred times|Everyone has to start small|You only fail if you stop trying]. [Try again|One more time], {A}."
 / So {A} tried again the next day, and the day after that. [Each day it went a little better.|Sometimes it went well and sometimes it did not.|{His} arms were tired, but {he} did not stop.] {^his} {G} [clapped|cheered|smiled] every time.
 - [Some of the other children laughed, but {A} did not mind.|One evening it rained, and still {A} kept going.|{He} even practiced before breakfast.]
 / [Then, one bright morning|After two weeks|At last, on a Sunday], {A} took a deep breath and began. This time, {he} {J.win}! "[I did it|Look at me], {G.call}!" {he} [shouted|called out|cried].
@@ -144,7 +144,7 @@ baking: A=child Z=bakery G=elder H=home
 So they began again. This time, {A} [read every line aloud|checked the list twice], and {he} did not forget the {Z.need}. [Soon a wonderful smell filled the house.|The kitchen grew warm and smelled sweet.]
 - [The neighbors smelled it and came to the window.|Even the cat came to see.|They set the table with the blue plates.]
 "[This is the best {Z} in the world|Now it is perfect]!" said {his} {G}.
-> {A} [ate|had] two big pieces of {Z}, and {he} and {his} {G} never forgot the {Z.need} again.
+> {A} [ate|had] two big pieces of the {Z}, and {he} and {his} {G} never forgot the {Z.need} again.
 ? What did {A} and {his} {G} forget? = {Z.need}
 ? What did they make? = {Z}
 ? Who baked with {A}? = {G}
@@ -195,7 +195,7 @@ sick friend: A=child B=child F=soup V=drawn C=color H=home
 ! who visits a sick friend named {B}
 ~ A B F
 
-messy room: A=child O=keepsake P=hiding G=parent C=color H=home
+messy room: A=child O=keepsake P=room_spot G=parent C=color H=home
 @meet {He} never cleaned up {his} room. [There were socks on the lamp and books on the floor.|Toys, clothes and papers lay everywhere.|You could not even see the floor.]
 / "Please clean your room, {A}," said {his} {G} every day.
 "[Later|Tomorrow|I am too busy]," said {A} every time.
@@ -268,7 +268,7 @@ stage fright: A=child D=show G=elder B=child H=home
 ! who is {D.role} in {D}
 ~ A D B
 
-lost in a crowd: A=child U=place G=parent M=adult C=color W=wear H=home
+lost in a crowd: A=child U=crowded G=parent M=adult C=color W=wear H=home
 @meet @day {he} went to the {U} with {his} {G}. "[Stay close to me|Hold my hand]," said {his} {G}. [It was very busy that day.|There were people everywhere.]
 / {A} saw [a man with balloons|a funny clown|a brown dog with a hat|a bird in a cage] and stopped to look. When {he} turned around, {his} {G} was gone! [{A} looked left and right.|{A} saw only strange legs and bags.] "{G.call}? {G.call}!" {he} called, but nobody answered. [{A} was scared.|{His} eyes filled with tears.]
 / Then {A} remembered what {his} {G} always said. "[If you get lost, stay where you are|If you get lost, do not run around]." So {he} [stood still|sat down on a bench] and [waited|took a deep breath].

@@ -57,7 +57,7 @@ greedy: A=paw_animal F=feast B=paw_animal H=den
 / Then {A} wanted to go home. But {he} was too fat for the hole! {He} pushed and pulled. [{His} head was out, but {his} belly was stuck.|{He} could not go forward or back.] "[Help|Help me], please!" {he} cried.
 {B} heard {him} and came back. {B.He} took {A}'s paws and pulled [and pulled|with all {B.his} strength]. [Pop!|With a loud pop,] {A} was free[ and rolled down the hill|].
 - {A} was ashamed. "[I was greedy, and you helped me anyway|I did not give you anything, and still you came back]," {he} said. "[I am sorry|Thank you], {B}."
-> The next day, {A} picked a basket of {F} and [gave them all to {B}|ate them together with {B}], and they tasted better than all the {F} {he} had eaten alone.
+> The next day, {A} picked a basket of {F} and [ate|shared] them [together |]with {B}, and they tasted better than all the {F} {he} had eaten alone.
 ? What did {A} eat? = {F}
 ? Who helped {A} out of the hole? = {B}
 ? What kind of animal was {B}? = {B.kind}
@@ -97,7 +97,7 @@ thirsty bird: A=bird J=vessel P=dry_place H=den
 It had not rained for weeks. [The streams were dry.|There was dust everywhere.] A {A.kind} named {A} was very thirsty. {He} flew [here and there|over the fields] and looked for water.
 / At last, {he} saw a {J} {P}. {A} [landed on it|looked inside]. There was water at the bottom! But {his} beak was too short, and the {J} was too [deep|narrow]. {He} tried to push the {J} over, but it was [too heavy|as heavy as a rock].
 / Another bird sat nearby. "[Forget it|You will never reach it]," it said. "[I have tried for an hour|Nobody can get that water]." And it flew away.
-/ But {A} did not give up. {He} looked around and saw some [small stones|pebbles] on the ground. [Then {he} had an idea.|"What if I use these?" {he} thought.] {He} picked up one stone and dropped it into the {J}. Plop! The water rose a little. {He} dropped another one, and another one. Plop, plop!
+/ But {A} did not give up. {He} looked around and saw some [small|round] stones on the ground. [Then {he} had an idea.|"What if I use these?" {he} thought.] {He} picked up one stone and dropped it into the {J}. Plop! The water rose a little. {He} dropped another one, and another one. Plop, plop!
 - [It was slow work.|The sun was hot, and {his} wings were tired.] [But with each stone, the water came nearer.|But little by little, the water came up.]
 / Finally, the water [reached the top|was so high that {his} beak could touch it]. {A} drank and drank. [Nothing had ever tasted so good.|It was cool and sweet.]
 > Then {A} called the other birds, and soon all of them were drinking from the {J}, [thanks to the clever {A.kind}|because one {A.kind} had used {his} head].
@@ -212,7 +212,7 @@ moon in the pond: A=animal B=animal U=tool2 H=den
 new neighbor: A=animal B=scary_animal G=neighbor_gift H=den
 @meet One day, a {B.kind} moved into the [old cave|empty house|hollow tree] near {A}'s home. The {B.kind}'s name was {B}. "[Have you seen those teeth?|{^B.he} looks dangerous,]" said the [duck|squirrel]. "[Stay away from {B.him}|I would not go near there]."
 / So everybody stayed away. [Nobody said hello.|When {B} came to the river, they all ran off.] {A} [watched from behind a bush|felt strange about it]. {B} [sat alone in front of the door|looked so sad].
-/ @day {A} [took all {his} courage|made up {his} mind]. {He} [baked|prepared] {G} and knocked on the door. {His} legs were shaking. The door opened, and there stood {B}, [very big|as tall as a tree].
+/ @day {A} [took all {his} courage|made up {his} mind]. {He} [made|prepared] {G} and knocked on the door. {His} legs were shaking. The door opened, and there stood {B}, [very big|as tall as a tree].
 "[What do you want|Who is there]?" asked {B} in a deep voice.
 "I [brought you|made you] {G}," said {A}. "Welcome!"
 / {B}'s eyes [filled with tears|grew wide]. "[Nobody has ever given me anything|You are the first one who came]," {B.he} said. "[I thought that nobody liked me|I thought you all hated me]. Please come in!" They ate {G.the} and [talked until it was dark|laughed a lot]. {B} could tell the [funniest|best] stories.
@@ -240,7 +240,7 @@ patient fishing: A=fisher G=elder F=fish_word R=river H=den
 ~ A F G R
 
 proud bird: A=proud_bird C=color B=paw_animal X=trap H=den
-@meet {He} had [wonderful|long] {C} feathers, and {he} was very proud of them. {He} looked at {himself} in the water [all day|for hours]. "[Who is as beautiful as I am?|Nobody has feathers like mine.]" {he} said.
+@meet {He} had [wonderful|long] {C} feathers, and {he} was very proud of them. {He} looked at {himself} in the water [all day|for hours]. "[Who is as beautiful as I am?|Nobody has feathers like mine,]" {he} said.
 / {B} the {B.kind} [passed by|came to drink]. "[Good morning|Hello], {A}," said {B}.
 "[Do not stand so close|Go away]," said {A}. "[You are brown and muddy|Your coat is full of dirt]. [You will ruin my feathers|I do not talk to someone like you]." {B} [said nothing and went away|was hurt and walked on].
 / @day {A} walked through the woods with {his} head so high that {he} did not see where {he} was going. {He} fell into {X}! {His} {C} feathers were [stuck|caught] everywhere, and {he} could not get out. "Help!" {he} cried. [The birds flew on.|Nobody heard {him}.]

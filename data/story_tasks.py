@@ -20,6 +20,8 @@ from story_words import BOYS, GIRLS
 Made = tuple[str, str, str, str, dict]  # key, instruction, input, output, check
 GROUPS = list(dict.fromkeys(group for *_, group in NOUNS))
 BY_GROUP = {group: [noun for noun in NOUNS if noun[3] == group] for group in GROUPS}
+PETS = ("cat", "dog", "mouse", "rabbit", "bird", "frog", "hen")
+BY_GROUP["animal in the house"] = [noun for noun in NOUNS if noun[0] in PETS]
 
 MATERIALS = ["snow", "coal", "grass", "milk", "chocolate"]
 SUBJECTS = [("The girl", "her"), ("The boy", "his"), ("My sister", "her"), ("My brother", "his"), ("The farmer", "his"),
@@ -82,7 +84,8 @@ def sentence_task(rnd: Random) -> Made:
     first, second, frame = choose(rnd, FRAMES)
     x, y = choose(rnd, BY_GROUP[first])[0], choose(rnd, BY_GROUP[second])[0]
     instruction = AN.sub(r"\1n ", wording(rnd, "sentence").format(x, y))
-    return f"{x}|{y}", instruction, "", AN.sub(r"\1n ", frame.format(x, y)), {"kind": "sentence", "words": [x, y]}
+    check = {"kind": "sentence", "words": [x, y], "absent": ["sentence", "words"]}  # no echo
+    return f"{x}|{y}", instruction, "", AN.sub(r"\1n ", frame.format(x, y)), check
 
 
 def list_task(rnd: Random) -> Made:
@@ -170,8 +173,11 @@ def different_nouns(rnd: Random, count: int, initials: bool) -> list[str]:
 
 def sort_task(rnd: Random) -> Made:
     """Three or four words into alphabetical order."""
-    picked = different_nouns(rnd, 3 if rnd() < 0.7 else 4, initials=True)
-    output = ", ".join(sorted(picked))
+    picked = sorted_picked = []
+    while picked == sorted_picked:  # a list in order already would make an echo right
+        picked = different_nouns(rnd, 3 if rnd() < 0.7 else 4, initials=True)
+        sorted_picked = sorted(picked)
+    output = ", ".join(sorted_picked)
     check = {"kind": "exact", "answers": [output]}
     return output, wording(rnd, "sort"), ", ".join(picked), output, check
 

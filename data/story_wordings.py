@@ -152,10 +152,10 @@ WORDINGS = wordings()
 
 # Group of the first word, group of the second (story_lexicon.py), sentence.
 FRAMES = [
-    ("animal", "toy", "The {} played with the {}."),
+    ("animal in the house", "toy", "The {} played with the {}."),
     ("animal", "toy", "A {} ran after the {}."),
-    ("animal", "thing in the house", "The {} slept next to the {}."),
-    ("animal", "thing in the house", "A little {} was hiding behind the {}."),
+    ("animal in the house", "thing in the house", "The {} slept next to the {}."),
+    ("animal in the house", "thing in the house", "A little {} was hiding behind the {}."),
     ("animal", "vegetable", "The {} looked at the {} and was hungry."),
     ("animal", "fruit", "The {} sniffed at the {}."),
     ("person", "animal", "The {} saw a {} in the garden."),

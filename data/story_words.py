@@ -14,7 +14,7 @@ GIRLS = """Lily Mia Emma Anna Lucy Zoe Ella Ruby Nora Rosa Ivy Clara Daisy Molly
 Julia Hannah Tina Nina Sophie Chloe Penny Polly Hazel Holly Maria Olive Stella Violet Wendy Fiona Gina Tara Leah Abby Betty
 Dora Greta Heidi Iris Kara Lola Mabel Nell Paula Rita Susie Thea Vera Jenny Mary Helen""".split()
 BOYS = """Tom Ben Sam Max Leo Jack Tim Dan Noah Oscar Henry Peter Paul Mark Luke Adam Alex Eric Fred George Hugo Ian Jake Kevin
-Liam Mike Nick Oliver Pete Ray Simon Theo Victor Will Zack Andy Bobby Carl David Eddie Felix Gus Harry Ivan Joe Kyle Louis
+Liam Mike Nick Oliver Pete Ray Simon Theo Victor Wes Zack Andy Bobby Carl David Eddie Felix Gus Harry Ivan Joe Kyle Louis
 Marco Ned Otto Philip Ralph Scott Toby Walter Anton Billy Danny Jimmy Rob""".split()
 ANIMAL_GIRLS = "Dot Bella Coco Honey Pearl Willow Misty Clover Poppy Luna Tilly Maple Berry Ginger Nibbles Snowy".split()
 ANIMAL_BOYS = "Pip Hopper Rusty Bruno Milo Teddy Fuzzy Buster Chip Barney Rocky Ziggy Bramble Patch Scout Twig".split()
@@ -214,9 +214,9 @@ boat race | rowed with all {his} might"""),
     # Both outcomes are equally frequent, so neither feeling is the likelier ending.
     "result": pool("feel tell prize", """
 won | proud and happy | "I won!" | a shiny gold medal
-came last | sad and disappointed | "I came last." | a small paper star
+came last | sad and disappointed | "I came last," | a small paper star
 came second | pleased and surprised | "I came second!" | a silver cup
-lost by a little | sorry but still hopeful | "I almost won." | a green ribbon"""),
+lost by a little | sorry but still hopeful | "I almost won," | a green ribbon"""),
     "indoor": pool("end", """
 a fort out of blankets and chairs | slept in their fort that night
 a puppet show behind the sofa | bowed to the whole family
@@ -255,7 +255,7 @@ a hundred puppies | a hundred puppies ran through the door | they chewed up ever
 summer all year | the sun shone every single day | all the flowers dried up
 a castle | a castle rose up in the garden | {A} got lost in the long, cold halls
 wings | two big wings grew on {his} back | {he} could not fit through the door
-no more school | the school was gone | {A} missed all {his} friends
+a world without school | the school was gone | {A} missed all {his} friends
 snow every day | the snow fell until it reached the roof | nobody could open the door
 a golden bed | the bed turned into gold | it was far too hard to sleep on"""),
     "treasure": words("""a box of old coins, a tin of toy soldiers, a golden key, a bag of marbles, a silver spoon, a letter from long
@@ -295,6 +295,9 @@ seal | balanced a ball on its nose
 panda | sat in the shade and ate bamboo
 tiger | walked up and down on soft paws
 camel | chewed slowly and looked at the sky"""),
+    "room_spot": words("""under the bed, behind the bookcase, in the toy box, under a blanket, under a pillow, under the desk,
+behind the curtain, inside an old boot, between two books, behind the lamp, in a dirty sock"""),
+    "crowded": words("market, zoo, fair, museum, circus, train station, harbor, airport, festival, castle, theater, toy shop"),
     "outside": words("""under a bush, behind the school, under a bench, behind the bakery, under an old bridge,
 behind a fence, under a parked car, behind a pile of wood, beside the road, in a ditch, behind the church"""),
     "tree_toy": words("kite, ball, paper plane, toy plane, balloon, toy rocket"),
@@ -329,7 +332,7 @@ walnut | walnuts
 pine cone | pine cones
 cherry stone | cherry stones"""),
     "tool2": words("long stick, fishing net, rope, rake, big spoon, bucket"),
-    "neighbor_gift": words("""a berry pie, a pot of honey, a warm soup, a carrot cake, a basket of apples, a bunch of flowers,
+    "neighbor_gift": words("""a berry pie, a honey cake, a hot soup, a carrot cake, an apple pie, a big salad,
 a loaf of fresh bread, a plate of cookies"""),
     "fish_word": words("trout, salmon, carp, silver fish, perch, pike"),
     "finder": words("an old lamp, a dusty bottle, a blue jar, a silver teapot, a strange shell, a little brass box"),
