@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
-STORY = ("There was once a kind girl named Mia. She had a red kite. One day, the kite was stuck in a tree. "
-         'Mia thought hard. "I know what to do," she said. She took a long stick and pulled the kite down. Mia was proud.')  # fmt: skip
+STORY = (
+    "There was once a kind girl named Mia. She had a red kite. One day, the kite was stuck in a tree. "
+    'Mia thought hard. "I know what to do," she said. She took a long stick and pulled the kite down. Mia was proud.'
+)
 MEMBERS = ["apple", "apples", "pear", "pears", "plum", "plums"]
 
 
