@@ -88,8 +88,8 @@ class FusedRMSNorm(nn.Module):
         self.weight, self.eps = weight, eps
 
     def forward(self, x):
-        """X (..., C) -> (..., C)."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        """The normalised x, (..., C)."""
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 
 
 def fuse_operations(model):

@@ -41,7 +41,7 @@ class HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        """G scalar -> gradients of hidden and weight."""
+        """Gradients of hidden and weight for g, a scalar."""
         d_hidden, d_weight = ctx.saved_tensors
         return (None if d_hidden is None else d_hidden * g.to(d_hidden.dtype),
                 None if d_weight is None else d_weight * g.to(d_weight.dtype), None)

@@ -84,22 +84,25 @@ def read_records(path) -> list[dict]:
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
     if kind == "txt":
         return [{"text": part.strip()} for part in text.split(END_OF_TEXT) if part.strip()]
+    if kind == "jsonl":
+        numbered = [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        records = [(where, parse(line, f"{path}, {where}")) for where, line in numbered]
+    else:
+        whole = parse(text, path)
+        if not isinstance(whole, list) or not whole:
+            raise InputError(f"{path}: expected a non-empty list of records, found {type(whole).__name__}")
+        records = [(f"record {i}", record) for i, record in enumerate(whole, 1)]
+    for where, record in records:
+        check_record(record, f"{path}, {where}")
+    return [record for _, record in records]
+
+
+def parse(text: str, where):
+    """JSON, its error as InputError."""
     try:
-        if kind == "jsonl":
-            where, records = "line", []
-            for number, line in enumerate(text.split("\n"), 1):
-                if line.strip():
-                    records.append(json.loads(line))
-        else:
-            where, records = "record", json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f"line {number}" if kind == "jsonl" else f"line {error.lineno}"
-        raise InputError(f"{path}, {place}: not valid JSON ({error.msg})") from None
-    if not isinstance(records, list) or not records:
-        raise InputError(f"{path}: expected a non-empty list of records, found {type(records).__name__}")
-    for number, record in enumerate(records, 1):
-        check_record(record, f"{path}, {where} {number}")
-    return records
+        raise InputError(f"{where}: not valid JSON (its line {error.lineno}: {error.msg})") from None
 
 
 SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))

@@ -50,7 +50,7 @@ class LowRankLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        """G (N, out) -> gradients of x, dropped, (weight, bias: none), right, left, (scaling: none)."""
+        """Gradients of x, dropped, right and left for g (N, out); weight and bias are frozen."""
         z, h, weight, right, left = ctx.saved_tensors
         a, scaled_b = right.to(g.dtype), (left * ctx.scaling).to(g.dtype)
         gb = g @ scaled_b.t()  # (N, R)
@@ -136,7 +136,7 @@ class LoRALinear(nn.Module):
                 torch.cat([self.lora_left_weight, -self.lora_initial_left], 0))
 
     def forward(self, x):
-        """X (..., in) -> (..., out)."""
+        """The layer's output: x (..., in) -> (..., out)."""
         if torch.is_autocast_enabled(x.device.type):
             x = x.to(torch.get_autocast_dtype(x.device.type))
         if self.base_weight is not None:
@@ -245,8 +245,8 @@ def convert_linear_layer_to_lora(model, part_module_name="", lora_dim=8, lora_sc
         layer = model.get_submodule(name)
         is_conv1d = isinstance(layer, Conv1D)
         weight = layer.weight.data.t() if is_conv1d else layer.weight.data  # (out, in)
-        replace_module(model, name, LoRALinear(weight, layer.bias, lora_dim, lora_scaling, lora_dropout, rslora, init, dora,
-                                               is_conv1d))
+        new = LoRALinear(weight, layer.bias, lora_dim, lora_scaling, lora_dropout, rslora, init, dora, is_conv1d)
+        replace_module(model, name, new.train(layer.training))
     return model
 
 

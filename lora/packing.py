@@ -170,7 +170,8 @@ class ShortAttention(torch.autograd.Function):
     """Causal attention written out as batched products: on CPUs, in bf16, 1.6 to 6 times as fast as PyTorch's fused kernel.
 
     Like that one it keeps only q, k and v, and makes the probabilities again in the backward pass (Dao et al. 2022,
-    arXiv:2205.14135, section 3.1); unlike it, the (n, H, S, S) probabilities of a group exist for a moment.
+    arXiv:2205.14135, section 3.1); unlike it, the (n, H, S, S) probabilities of a group exist for a moment, in bf16: its
+    gradients differ from fp32's by 0.5-0.9% where the kernel's differ by 0.4-0.6%.
     """
 
     @staticmethod
@@ -183,7 +184,7 @@ class ShortAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        """g (n, H, S, D) -> gradients of query, key, value."""
+        """Gradients of query, key and value for g (n, H, S, D)."""
         (q, k, v), shape = ctx.saved_tensors, g.shape
         g = g.reshape(q.shape)
         p = ShortAttention.probabilities(q, k, ctx.scale, ctx.window)

@@ -1,0 +1,160 @@
+"""Records to labelled tokens: templates, formats, truncation, errors."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from finetune_settings import InputError
+from instructions import encode_records, load_examples, read_records, render, split_records
+from tokenizers.processors import TemplateProcessing
+
+RECORD = {"instruction": "Add.", "input": "1 2", "output": "3"}
+
+
+def texts(examples, tokenizer, i=0):
+    """(what is read, what is learned) of an example."""
+    first = examples.first_label[i]
+    return tokenizer.decode(examples[i][:first]), tokenizer.decode(examples[i][first:])
+
+
+def test_the_seeds_format(tokenizer):
+    assert texts(encode_records([RECORD], tokenizer), tokenizer) == (
+        "BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:", " 3<|endoftext|>")
+    for empty in ("", "<noinput>", "Noinput"):
+        assert texts(encode_records([RECORD | {"input": empty}], tokenizer), tokenizer)[0].endswith("USER: Add. ASSISTANT:")
+    assert texts(encode_records([{"instruction": "Go.", "output": "x"}], tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
+
+
+def test_alpacas_format(tokenizer):
+    prompt, answer = texts(encode_records([RECORD], tokenizer, "alpaca"), tokenizer)
+    assert prompt == ("Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+                      "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:")
+    assert answer == "3<|endoftext|>"
+    assert "### Input" not in render("alpaca", "Add.", "", "3", tokenizer)[0]
+
+
+def test_chat_template_trains_the_reply_and_its_end(tokenizer):
+    with pytest.raises(InputError, match="chat template"):
+        encode_records([RECORD], tokenizer, "chat")
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}")
+    try:
+        expected = ("<user>Add.\n1 2<|endoftext|>\n<assistant>", "3<|endoftext|>")
+        assert texts(encode_records([RECORD], tokenizer, "chat"), tokenizer) == expected
+        assert texts(encode_records([{"prompt": "Add.\n1 2", "completion": "3"}], tokenizer, "chat"), tokenizer) == expected
+    finally:
+        tokenizer.chat_template = None
+
+
+def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
+    assert texts(encode_records([{"prompt": "sky is ", "completion": "blue"}], tokenizer), tokenizer) == (
+        "sky is ", "blue<|endoftext|>")
+
+
+def test_loss_on_the_prompt_can_be_switched_on(tokenizer):
+    examples = encode_records([RECORD], tokenizer, train_on_prompt=True)
+    assert examples.first_label[0] == 1
+    assert len(examples[0]) == len(encode_records([RECORD], tokenizer)[0])
+
+
+def test_the_end_is_learned_where_it_is_also_the_padding(tokenizer):
+    tokenizer.pad_token = tokenizer.eos_token
+    try:
+        examples = encode_records([RECORD], tokenizer)
+        assert examples[0][-1] == tokenizer.pad_token_id == tokenizer.eos_token_id
+        assert examples.first_label[0] < len(examples[0])
+    finally:
+        tokenizer.pad_token = None
+
+
+def test_examples_without_a_label_are_dropped_and_counted(tokenizer):
+    long = RECORD | {"instruction": "word " * 100}
+    examples = encode_records([RECORD, long, RECORD], tokenizer, max_length=80)
+    assert (len(examples), examples.dropped, examples.truncated) == (2, 1, 1)
+    cut = encode_records([RECORD | {"output": "word " * 100}], tokenizer, max_length=60)
+    assert (len(cut), len(cut[0]), cut.dropped, cut.truncated) == (1, 60, 0, 1)
+
+
+def test_documents_and_blocks(tokenizer, tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("One cat.\n<|endoftext|>\nTwo dogs saw.\n<|endoftext|>\n")
+    examples = load_examples(path, tokenizer)
+    assert [texts(examples, tokenizer, i)[0] + texts(examples, tokenizer, i)[1] for i in (0, 1)] == [
+        "One cat.<|endoftext|>", "Two dogs saw.<|endoftext|>"]
+    assert examples.first_label.tolist() == [1, 1]
+    blocks = load_examples(path, tokenizer, max_length=5, text_mode="blocks")
+    assert np.array_equal(blocks.tokens, examples.tokens[:len(blocks.tokens)])
+    assert blocks.lengths[0] == 5
+
+
+def test_sentiment_keeps_the_question_when_cut(tokenizer):
+    records = [{"text": "bad " * 100, "label": 0}, {"text": "good", "label": 1}]
+    examples = encode_records(records, tokenizer, max_length=60, text_mode="sentiment")
+    assert len(examples[0]) == 60
+    assert [texts(examples, tokenizer, i)[1] for i in (0, 1)] == [" negative<|endoftext|>", " positive<|endoftext|>"]
+    assert texts(examples, tokenizer, 0)[0].endswith("\nSentiment:")
+    with pytest.raises(InputError, match="record 2"):
+        encode_records([records[0], {"text": "x", "label": "good"}], tokenizer, text_mode="sentiment")
+
+
+def test_a_token_for_the_beginning_is_added_once(tokenizer):
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.add_special_tokens({"bos_token": "<s>"})
+    other.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", other.bos_token_id)])
+    examples = encode_records([RECORD], other)
+    assert (examples[0] == other.bos_token_id).tolist() == [True] + [False] * (len(examples[0]) - 1)
+
+
+@pytest.mark.parametrize(("n", "ratio", "held"), [(100, 0.01, 1), (1000, 0.01, 10), (10, 0.01, 1), (2, 0.9, 1), (1, 0.5, 0), (10, 0, 0)])
+def test_the_split_is_the_end_and_never_all(n, ratio, held):
+    train, evaluation = split_records(list(range(n)), ratio)
+    assert (len(train), len(evaluation)) == (n - held, held)
+    assert train + evaluation == list(range(n))
+
+
+@pytest.mark.parametrize(("name", "text", "message"), [
+    ("a.json", "", "empty"),
+    ("a.json", "[]", "non-empty list"),
+    ("a.json", "{}", "list of records"),
+    ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
+    ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
+    ("a.json", '[{"instruction": "x", "output": 5}]', "record 1: 'output' must be text, found int"),
+    ("a.json", '[{"instruction": "x", "input": null, "output": "y"}]', "record 1: 'input' must be text"),
+    ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
+    ("a.json", '["x"]', "record 1: expected an object"),
+    ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
+    ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
+    ("a.txt", " \n", "empty"),
+])
+def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        read_records(path)
+    assert str(path) in str(error.value)
+
+
+def test_bad_utf8_bad_gzip_and_gzip(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'[{"instruction": "\xff"}]')
+    with pytest.raises(InputError, match="byte 18"):
+        read_records(path)
+    (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
+    with pytest.raises(InputError, match=r"b\.jsonl\.gz"):
+        read_records(tmp_path / "b.jsonl.gz")
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps(RECORD).encode()))
+    assert read_records(tmp_path / "c.jsonl.gz") == [RECORD]
+
+
+def test_mixed_schemas_and_missing_end_token_are_refused(tokenizer):
+    import copy
+
+    with pytest.raises(InputError, match="mixed"):
+        encode_records([{"text": "x"}, RECORD], tokenizer)
+    other = copy.deepcopy(tokenizer)
+    other.eos_token = None
+    with pytest.raises(InputError, match="end token"):
+        encode_records([RECORD], other)

@@ -1,0 +1,209 @@
+"""Packed and padded batches against one sequence at a time, for several model families."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from finetune_model import fuse_operations, fused
+from finetune_settings import InputError
+from fused_head import HeadCrossEntropy, labelled_loss
+from instructions import Examples
+from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
+from packing import ShortAttention, group_by_length, lay_out, pack, pad, plan_epoch, use_packed_attention
+from torch import nn
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+)
+from transformers.activations import GELUActivation, NewGELUActivation, PytorchGELUTanh
+from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+SMALL = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+LENGTHS = [5, 30, 9, 12, 3, 31, 28, 7, 30]
+
+
+def make_examples(lengths=LENGTHS, seed=0):
+    random = np.random.default_rng(seed)
+    tokens = random.integers(1, 320, sum(lengths)).astype(np.int32)
+    return Examples(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.array([max(1, length // 2) for length in lengths]))
+
+
+def one_by_one(model, examples):
+    """The reference: transformers' own loss of each sequence alone, summed over labelled tokens."""
+    total = 0
+    for i in range(len(examples)):
+        ids = torch.from_numpy(examples[i].astype(np.int64))[None]
+        labels = ids.clone()
+        labels[0, :examples.first_label[i]] = -100
+        total = total + F.cross_entropy(model(ids).logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum")
+    return total
+
+
+def families(make_model):
+    return {
+        "gpt2": lambda: make_model("gpt2"), "llama": lambda: make_model("llama"), "qwen3": lambda: make_model("qwen3"),
+        "mistral, window 8": lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)),
+        "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SMALL, num_key_value_heads=4)),
+        "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)),
+        "opt": lambda: OPTForCausalLM(OPTConfig(vocab_size=320, hidden_size=32, ffn_dim=48, num_hidden_layers=2, dropout=0.0,
+                                                num_attention_heads=4, word_embed_proj_dim=32, attention_dropout=0.0)),
+    }
+
+
+def loss_and_gradients(model, compute):
+    model.zero_grad()
+    loss = compute()
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen3", "mistral, window 8", "phi3", "neox", "opt"])
+def test_packed_and_padded_equal_one_sequence_at_a_time(make_model, randomise, family, full):
+    torch.manual_seed(0)
+    model = families(make_model)[family]().train()
+    if not full:
+        randomise(only_optimize_lora_parameters(convert_linear_layer_to_lora(model, "", 4, 8)))
+    examples = make_examples()
+    loss, gradients = loss_and_gradients(model, lambda: one_by_one(model, examples))
+    fuse_operations(model)
+    ways = {"padded": lambda: labelled_loss(model, pad(examples, range(len(examples))))}
+    results = {name: loss_and_gradients(model, way) for name, way in ways.items()}
+    use_packed_attention(model)
+    results["packed"] = loss_and_gradients(model, lambda: labelled_loss(model, pack(examples, range(len(examples)))))
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    results["checkpointed"] = loss_and_gradients(model, lambda: labelled_loss(model, pack(examples, range(len(examples)))))
+    for other, others in results.values():
+        torch.testing.assert_close(other, loss.float(), rtol=1e-6, atol=1e-4)
+        assert others.keys() == gradients.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-7)
+
+
+def test_a_family_whose_attention_cannot_be_replaced_is_refused_but_padding_works():
+    model = BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=4))
+    with pytest.raises(InputError, match="--packing False"):
+        use_packed_attention(model)
+    examples = make_examples()
+    torch.testing.assert_close(labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-6, atol=1e-3)
+
+
+def test_soft_caps_are_kept_or_refused():
+    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, final_logit_softcapping=3.0)).train()
+    model.set_attn_implementation("eager")
+    examples = make_examples()
+    torch.testing.assert_close(labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-5, atol=1e-3)
+    with pytest.raises(InputError, match="soft-capped"):
+        labelled_loss(use_packed_attention(model), pack(examples, range(9)))
+
+
+@pytest.mark.parametrize("window", [None, 6])
+def test_attention_written_out_equals_sdpa(window):
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 4, 20, 8, dtype=torch.double, requires_grad=True) for _ in range(3))
+    assert torch.autograd.gradcheck(lambda *t: ShortAttention.apply(*t, 0.3, window), [t[:1, :2, :5] for t in (q, k, v)])
+    mask = torch.ones(20, 20, dtype=torch.bool).tril()
+    mask = mask if window is None else mask.triu(1 - window)
+    torch.testing.assert_close(ShortAttention.apply(q, k, v, 0.3, window),
+                               F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3))
+
+
+def test_bf16_gradients_are_about_as_good_as_padded_sdpas(make_model, randomise):
+    """Distance to fp32, ours packed against transformers' own attention, both in bf16."""
+    examples, gradients = make_examples(), {}
+    for name, dtype in (("exact", torch.float32), ("sdpa", torch.bfloat16), ("ours", torch.bfloat16)):
+        model = make_model("llama").to(dtype).train()
+        randomise(only_optimize_lora_parameters(convert_linear_layer_to_lora(model, "", 4, 8)))
+        if name == "sdpa":
+            batch = pad(examples, range(9))
+        else:
+            batch = pack(examples, range(9))
+            use_packed_attention(model)
+        _, parts = loss_and_gradients(model, lambda m=model, b=batch: labelled_loss(m, b))
+        gradients[name] = torch.cat([part.flatten() for part in parts.values()])
+    error = {name: (gradients[name] - gradients["exact"]).norm().item() for name in ("sdpa", "ours")}
+    assert error["ours"] < 2.5 * error["sdpa"]
+
+
+def test_groups_waste_little_and_cover_everything():
+    lengths = sorted(np.random.default_rng(0).integers(1, 500, 64).tolist(), reverse=True)
+    runs = group_by_length(lengths)
+    assert [a for a, _ in runs] == [0, *(b for _, b in runs[:-1])]
+    assert runs[-1][1] == 64
+    assert all(lengths[a] * (b - a) <= 1.25 * sum(lengths[a:b]) for a, b in runs)
+    assert group_by_length([7] * 5) == [(0, 5)]
+    layout = lay_out([7] * 5, "cpu")
+    assert layout.restore is None
+    assert layout.groups[0].gather is None
+
+
+def test_pack_marks_what_is_predicted():
+    examples = Examples(np.arange(1, 9, dtype=np.int32), np.array([0, 3, 8]), np.array([1, 3]))
+    batch = pack(examples, [0, 1])
+    assert batch.inputs["input_ids"].tolist() == [[4, 5, 6, 7, 8, 1, 2, 3]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
+    assert (batch.predict.tolist(), batch.targets.tolist()) == ([2, 3, 5, 6], [7, 8, 2, 3])
+    batch = pad(examples, [0, 1], pad_id=99)
+    assert batch.inputs["input_ids"].tolist() == [[1, 2, 3, 99, 99], [4, 5, 6, 7, 8]]
+    assert (batch.predict.tolist(), batch.targets.tolist()) == ([0, 1, 7, 8], [2, 3, 7, 8])
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_an_epoch_takes_every_example_once_in_an_order_of_its_own(bucket):
+    lengths = np.random.default_rng(0).integers(1, 100, 1003)
+    first, again, second = (np.concatenate(plan_epoch(lengths, 8, 42, epoch, bucket)) for epoch in (0, 0, 1))
+    assert sorted(first) == list(range(1003))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, second)
+    if bucket:
+        assert sum(max(lengths[u]) * len(u) for u in plan_epoch(lengths, 8, 42, 0, True)) < 1.2 * lengths.sum()
+
+
+@pytest.mark.parametrize("train_head", [False, True])
+@pytest.mark.parametrize("rows", [1, 7, 300])
+def test_head_equals_cross_entropy(monkeypatch, rows, train_head):
+    import fused_head
+
+    monkeypatch.setattr(fused_head, "CHUNK_ELEMENTS", 64 * 50)
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(rows, 16, requires_grad=True), torch.randn(50, 16, requires_grad=train_head)
+    targets = torch.randint(0, 50, (rows,))
+    expected = F.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    wanted = torch.autograd.grad(expected / 3, [hidden, weight] if train_head else [hidden])
+    loss = HeadCrossEntropy.apply(hidden, weight, targets)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-5)
+    for got, want in zip(torch.autograd.grad(loss / 3, [hidden, weight] if train_head else [hidden]), wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_head_survives_huge_logits():
+    hidden = torch.tensor([[1000.0, 0.0]], requires_grad=True)
+    loss = HeadCrossEntropy.apply(hidden, torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), torch.tensor([1]))
+    loss.backward()
+    assert loss.item() == 2000
+    assert hidden.grad.isfinite().all()
+
+
+def test_only_equal_operations_are_fused():
+    assert isinstance(fused(NewGELUActivation()), nn.GELU)
+    assert fused(GELUActivation()) is None
+    assert isinstance(fused(PytorchGELUTanh()) or nn.GELU("tanh"), nn.GELU)
+    norm = LlamaRMSNorm(32)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(3, 32)
+    torch.testing.assert_close(fused(norm)(x), norm(x))
+    assert fused(norm).weight is norm.weight
+    assert fused(Gemma2RMSNorm(32)) is None
+    assert fused(nn.GELU()) is None

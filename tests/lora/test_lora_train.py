@@ -1,0 +1,335 @@
+"""Training: equal gradients however the update is cut up, exact resuming, outputs, errors, the command line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import torch.nn.functional as F
+from finetune_checkpoint import lock_folder
+from finetune_loop import Diverged, Trainer, fine_tune, load_data
+from finetune_model import load_base, load_tokenizer, prepare_model
+from finetune_report import read_metrics, smooth
+from finetune_settings import InputError, Settings, run_folder, shareable
+from instructions import encode_records
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+TRAIN = Path(__file__).resolve().parents[2] / "lora" / "train.py"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def settings(base_folder, records_file, tmp_path):
+    def make(kind="gpt2", **options):
+        defaults = {"lora_dim": 4, "lora_scaling": 8.0, "train_batch_size": 4, "gradient_accumulation_steps": 2, "eval_ratio": 0.1,
+                    "eval_interval": 3, "eval_batch_size": 2, "max_steps": 6, "lr": 5e-3, "dtype": "fp32", "response_tokens": 0,
+                    "output_dir_name": str(tmp_path / "run"), "device": "cpu"}
+        paths = {"model_name_or_path": str(base_folder / kind), "data_path": str(records_file)}
+        return Settings(**(paths | defaults | options))
+    return make
+
+
+def trainer_for(s, rank=0, world=1):
+    tokenizer = load_tokenizer(s.model_name_or_path)
+    model, _ = prepare_model(s, CPU, torch.float32)
+    torch.manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_left_weight"):
+            parameter.data.normal_(std=0.1)
+    return Trainer(s, model, load_data(s, tokenizer, s.max_length), CPU, torch.float32, rank, world, 0)
+
+
+def gradients(trainer):
+    return {name: p.grad.clone() for name, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("use_lora", [True, False])
+def test_accumulation_does_not_change_the_gradient(settings, use_lora):
+    results = []
+    for packing in (True, False):
+        for batch, steps in ((32, 1), (1, 32), (5, 7), (8, 4)):
+            s = settings(train_batch_size=batch, gradient_accumulation_steps=steps, packing=packing, use_lora=use_lora)
+            trainer = trainer_for(s)
+            trainer.chosen = lambda step: np.arange(32)
+            loss, labelled, *_ = trainer.gradient(0)
+            results.append((loss, labelled, gradients(trainer)))
+    for loss, labelled, grads in results[1:]:
+        assert labelled == results[0][1]
+        assert loss == pytest.approx(results[0][0], rel=1e-6)
+        for name, grad in grads.items():
+            torch.testing.assert_close(grad, results[0][2][name], rtol=1e-5, atol=1e-6)
+
+
+def test_processes_share_an_update_exactly(settings):
+    """The gradients of two ranks with unequal label counts add up to one process's (the exchange itself: the torchrun test)."""
+    whole = trainer_for(settings(train_batch_size=7, gradient_accumulation_steps=1))
+    whole.chosen = lambda step: np.arange(7)
+    whole.gradient(0)
+    parts = []
+    for rank in range(2):
+        part = trainer_for(settings(train_batch_size=2, gradient_accumulation_steps=2), rank, 2)
+        part.chosen = lambda step: np.arange(7)
+        part.sum_over_processes = lambda total, stop: (total, stop)
+        part.gradient(0)
+        parts.append(gradients(part))
+    for name, grad in gradients(whole).items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], grad, rtol=1e-5, atol=1e-6)
+
+
+def test_update_equals_transformers_loss_and_the_first_loss_is_the_bases(settings, tokenizer, records):
+    s = settings(train_batch_size=8, gradient_accumulation_steps=1, max_steps=1)
+    result = fine_tune(s)
+    lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
+    base = load_base(s.model_name_or_path).eval()
+    held = encode_records(records[-4:], tokenizer)
+    total = 0.0
+    for i in range(len(held)):
+        ids = torch.from_numpy(held[i].astype(np.int64))[None]
+        labels = ids.clone()
+        labels[0, :held.first_label[i]] = -100
+        total += F.cross_entropy(base(ids).logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum").item()
+    assert lines[0]["step"] == 0
+    assert lines[0]["eval_loss"] == pytest.approx(total / held.labels.sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen3"])
+def test_lora_run_leaves_its_files_and_peft_agrees(settings, kind, tmp_path, base_folder):
+    before = load_file(base_folder / kind / "model.safetensors")
+    s = settings(kind, adapter_out=str(tmp_path / "adapter"), model_out=str(tmp_path / "merged"), response_tokens=4)
+    result = fine_tune(s)
+    folder = Path(result["folder"])
+    for name in ("arguments.json", "train_log.txt", "train_data.json", "learning_curve.png", "response.txt", "metrics.jsonl",
+                 "adapter/adapter_config.json"):
+        assert (folder / name).stat().st_size > 0, name
+    lines = read_metrics(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 7))
+    assert [line["step"] for line in lines if "eval_loss" in line] == [0, 3, 6]
+    assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
+    assert json.loads((folder / "train_data.json").read_text())["train"]["step"] == list(range(1, 7))
+    assert str(Path.home()) not in (folder / "arguments.json").read_text() or Path.home() == Path("/")
+    ids = torch.arange(20)[None]
+    base = AutoModelForCausalLM.from_pretrained(base_folder / kind)
+    with_peft = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(ids).logits
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(merged(ids).logits, with_peft, rtol=1e-4, atol=1e-4)
+    after = load_file(base_folder / kind / "model.safetensors")
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert load_file(tmp_path / "merged" / "model.safetensors").keys() == before.keys()
+
+
+def test_full_run_saves_a_model_that_transformers_loads(settings, tmp_path):
+    result = fine_tune(settings(use_lora=False, lr=1e-3, model_out=str(tmp_path / "full")))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "full")
+    assert "packed" not in (tmp_path / "full" / "config.json").read_text()
+    assert model.config.use_cache
+    lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
+    assert lines[-1]["eval_loss"] < lines[0]["eval_loss"] - 0.05
+
+
+@pytest.mark.parametrize("options", [{"lora_init": "pissa"}, {"dora": True}, {"rslora": True, "loraplus_ratio": 4.0}, {"dropout": 0.2},
+                                     {"dtype": "bf16"}, {"gradient_checkpointing": True}, {"packing": False}, {"base_dropout": 0.1},
+                                     {"text_mode": "blocks", "train_on_prompt": True}, {"template": "alpaca"},
+                                     {"use_lora": False, "dtype": "bf16"}, {"matmul_precision": "medium"}], ids=str)
+def test_every_option_learns(settings, options):
+    result = fine_tune(settings("qwen3", **options))
+    lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
+    assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
+
+
+def test_loading_an_adapter_continues_from_it(settings, tmp_path):
+    first = fine_tune(settings(adapter_out=str(tmp_path / "a")))
+    second = fine_tune(settings(lora_load_path=str(tmp_path / "a"), max_steps=1, output_dir_name=str(tmp_path / "two")))
+    assert read_metrics(Path(second["folder"]) / "metrics.jsonl")[0]["eval_loss"] == pytest.approx(first["eval_loss"], rel=1e-5)
+
+
+def test_early_stopping_keeps_the_best(settings, tmp_path):
+    result = fine_tune(settings(use_lora=False, lr=0.3, max_grad_norm=0.0, max_steps=40, eval_interval=1, patience=2))
+    losses = [line["eval_loss"] for line in read_metrics(Path(result["folder"]) / "metrics.jsonl") if "eval_loss" in line]
+    assert result["step"] < 40
+    assert result["eval_loss"] == pytest.approx(min(losses[1:]), rel=1e-5)
+
+
+def test_a_run_by_the_clock_ends(settings):
+    start = time.monotonic()
+    result = fine_tune(settings(max_steps=100_000, minutes=0.03))
+    assert result["step"] < 100_000
+    assert time.monotonic() - start < 30
+
+
+def test_divergence_stops_before_the_update(settings, tmp_path):
+    with pytest.raises(Diverged, match="update"):
+        fine_tune(settings(use_lora=False, lr=1e30, max_grad_norm=0.0, max_steps=20))
+
+
+def run_of(folder):
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    lines = [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in read_metrics(folder / "metrics.jsonl")]
+    return state["tensors"], lines
+
+
+def command(s, **options):
+    values = {**vars(s), **options}
+    defaults = vars(Settings())
+    flags = [part for key, value in values.items() if value != defaults[key] for part in (f"--{key}", str(value))]
+    return [sys.executable, str(TRAIN), *flags]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def kill_when(arguments, number, condition):
+    """Starts the command and sends the signal as soon as the condition holds; returns the exit status."""
+    process = subprocess.Popen(arguments, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+@pytest.mark.parametrize(("number", "options"), [(signal.SIGKILL, {"dropout": 0.3, "patience": 50}), (signal.SIGTERM, {"use_lora": False})],
+                         ids=["kill -9", "sigterm"])
+def test_interrupted_and_resumed_is_bitwise_the_same(settings, tmp_path, number, options):
+    options = {"max_steps": 60, "save_interval": 4, "eval_interval": 10, "lr": 1e-3, **options}
+    whole = fine_tune(settings(**options))
+    s = settings(**options, output_dir_name=str(tmp_path / "cut"))
+    status, errors = kill_when(command(s), number, lambda: (tmp_path / "cut" / "checkpoint.pt").exists())
+    assert status == (-9 if number == signal.SIGKILL else 143), errors
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["step"] < 60, "it was too late to interrupt"
+    fine_tune(s)
+    (tensors, lines), (others, other_lines) = run_of(Path(whole["folder"])), run_of(tmp_path / "cut")
+    assert all(torch.equal(tensors[key], others[key]) for key in tensors)
+    assert lines == other_lines
+
+
+def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
+    fine_tune(settings(max_steps=2))
+    with pytest.raises(InputError, match=r"lr: 0\.005 -> 0\.001"):
+        fine_tune(settings(max_steps=2, lr=1e-3))
+    with pytest.raises(InputError, match="training data: "):
+        fine_tune(settings(max_steps=2, eval_ratio=0.3))
+    fine_tune(settings(max_steps=2, lr=1e-3, resume="never"))
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"junk")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        fine_tune(settings(max_steps=2, lr=1e-3))
+
+
+def test_a_folder_in_use_is_refused(settings, tmp_path):
+    lock = lock_folder(tmp_path / "run")
+    with pytest.raises(InputError, match="another run"):
+        fine_tune(settings())
+    lock.close()
+
+
+def test_two_processes_equal_one(settings, tmp_path):
+    """torchrun with unequal labels and an update that does not divide: the same losses and weights up to summation order."""
+    options = {"max_steps": 8, "eval_interval": 4, "lr": 1e-3}
+    one = fine_tune(settings(train_batch_size=6, gradient_accumulation_steps=1, **options))
+    s = settings(train_batch_size=3, gradient_accumulation_steps=1, output_dir_name=str(tmp_path / "two"), **options)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *command(s)[1:]]
+    result = subprocess.run(torchrun, env=ENVIRONMENT, capture_output=True, text=True, timeout=180)
+    assert result.returncode == 0, result.stderr
+    (tensors, lines), (others, other_lines) = run_of(Path(one["folder"])), run_of(tmp_path / "two")
+    assert len(lines) == len(other_lines)
+    for line, other in zip(lines, other_lines, strict=True):
+        assert line.keys() == other.keys()
+        assert all(line[key] == pytest.approx(other[key], rel=1e-4) for key in line)
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"model_name_or_path": "data/models/none"}, "no model folder 'data/models/none'"),
+    ({"model_name_or_path": "nobody/nothing"}, "neither a folder nor within reach"),
+    ({"lora_module_name": "query_key"}, "query_key.*c_attn"),
+    ({"eval_ratio": 1.0}, "eval_ratio"),
+    ({"lora_dim": 0}, "lora_dim is 0"),
+    ({"lr": 0.0}, "lr is 0"),
+    ({"use_lora": False, "adapter_out": "x"}, "adapter_out"),
+    ({"lora_load_path": "nowhere"}, "nowhere"),
+    ({"max_length": 5}, "no example has a label left"),
+    ({"device": "cuda"}, "CUDA"),
+])
+def test_mistakes_are_named(settings, options, message):
+    if options.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with pytest.raises(InputError, match=message):
+        fine_tune(settings(**options))
+
+
+def test_one_record_trains_without_an_evaluation_set(settings, tmp_path, records):
+    path = tmp_path / "one.jsonl"
+    path.write_text(json.dumps(records[0]))
+    result = fine_tune(settings(max_steps=2, data_path=str(path)))
+    assert (result["step"], result["eval_loss"]) == (2, None)
+
+
+def test_command_line_reports_mistakes_in_one_line(settings, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text('[{"instruction": "x"}]')
+    result = subprocess.run(command(settings(), data_path=str(bad)), env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {bad}, record 1: 'output' is missing\n"
+
+
+def test_help_is_quick_and_complete():
+    start = time.monotonic()
+    result = subprocess.run([sys.executable, str(TRAIN), "--help"], env={**ENVIRONMENT, "COLUMNS": "200"}, capture_output=True, text=True)
+    assert time.monotonic() - start < 5
+    for flag in vars(Settings()):
+        assert f"--{flag}" in result.stdout
+    imports = subprocess.run([sys.executable, "-X", "importtime", str(TRAIN), "--help"], env=ENVIRONMENT, capture_output=True, text=True)
+    assert not [line for line in imports.stderr.splitlines() if line.endswith((" torch", " transformers"))]
+
+
+def test_the_seeds_flags_are_understood():
+    import tyro
+
+    line = ("--model_name_or_path gpt2 --max_length 512 --trust_remote_code True --use_lora True --lora_dim 32 --lora_scaling 32 "
+            "--lora_module_name h. --lora_load_path x --data_path alpaca_data.json --epochs 8 --train_batch_size 16 --eval_batch_size 16 "
+            "--gradient_accumulation_steps 4 --lr 3e-4 --lr_warmup_ratio 0.03 --weight_decay 0.01 --seed 42 --eval_ratio 0.01 "
+            "--eval_interval 100 --output_dir_name results")
+    s = tyro.cli(Settings, args=line.split(), config=(tyro.conf.FlagConversionOff,), use_underscores=True)
+    assert (s.use_lora, s.lora_module_name, s.epochs, s.lr) == (True, "h.", 8, 3e-4)
+
+
+def test_run_folders_and_shareable_paths():
+    assert run_folder(Settings(model_name_or_path="a/b c"), "T").name == "b-c-lora32-T"
+    assert run_folder(Settings(output_dir_name="x"), "T").parts[-3:] == ("runs", "lora", "x")
+    assert run_folder(Settings(output_dir_name="./x"), "T") == Path("x")
+    assert shareable("/home/somebody/models/m") == "m"
+    assert shareable("gpt2") == "gpt2"
+
+
+def test_smoothing_leaves_its_input_alone():
+    values = [4.0, 2.0, 0.0]
+    assert smooth(values, 0.5) == pytest.approx([4.0, 2.6666667, 1.1428571])
+    assert values == [4.0, 2.0, 0.0]
+
+
+def test_disk_full_keeps_the_old_checkpoint(settings, tmp_path, monkeypatch):
+    import finetune_checkpoint
+
+    fine_tune(settings(max_steps=2))
+    before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+
+    def full(path, data):
+        Path(f"{path}.tmp").write_bytes(b"half")
+        Path(f"{path}.tmp").unlink()
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(finetune_checkpoint, "write_atomically", full)
+    with pytest.raises(OSError, match="No space left"):
+        fine_tune(settings(max_steps=3, resume="never"))
+    assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
+    shutil.rmtree(tmp_path / "run")
