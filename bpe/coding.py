@@ -14,6 +14,7 @@ U = np.uint64
 NO_RANK = np.int32(0x7FFFFFFF)
 NO_KEY = np.uint32(0xFFFFFFFF)
 SHORT = 128  # bytes; positions fit 8 bits, ranks the other 24
+LONGEST_KNOWN = 1024  # bytes of a piece that is remembered
 IDS = 2  # used[IDS]: ids in the pool
 
 
@@ -209,7 +210,7 @@ def encode_pieces(
                 used[WORDS] < limit
                 and used[BYTES] + size + PADDING <= arena.shape[0]
                 and used[IDS] + n <= pool.shape[0]
-                and n <= 0xFFFF
+                and size <= LONGEST_KNOWN
             ):
                 value = U(out[at])
                 if n > 1:

@@ -52,7 +52,7 @@ def announce(module: str) -> None:
     if CACHE is None or not any(CACHE.rglob(f"{module}.*.nbi")):
         where = "kept on disk" if CACHE else "no writable cache directory, set NUMBA_CACHE_DIR to keep it"
         print(
-            f"bpe: compiling {module}.py for this machine, about {SECONDS[module]} s ({where})",
+            f"bpe: compiling {module}.py for this machine, about {SECONDS.get(module, 1)} s ({where})",
             file=sys.stderr,
             flush=True,
         )

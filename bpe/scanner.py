@@ -228,12 +228,14 @@ def contraction_gpt4(data, at, end):
 
 
 @inlined
-def run_end(data, at, end, classes, wanted):
+def run_end(data, at, end, classes, wanted, state):
     """End of the run of characters of class `wanted` from `at` on."""
     while at < end:
-        kind, size = class_at(data, at, end, classes)
-        if kind != wanted:
+        point, size = decode(data, at, end)
+        if (np.int64(classes[point]) if point >= 0 else OTHER) != wanted:
             break
+        if point < 0 and state[INVALID] < 0:
+            state[INVALID] = at
         at += size
     return at
 
@@ -247,12 +249,14 @@ def gpt4_ends(data, state, end, classes, ends):
         start = at
         point, size = decode(data, at, end)
         kind = np.int64(classes[point]) if point >= 0 else OTHER
+        if point < 0 and state[INVALID] < 0:
+            state[INVALID] = at
         if point == ord("'"):
             at += contraction_gpt4(data, at, end)
         if at > start:
             at += 1
         elif kind == LETTER:
-            at = run_end(data, at + size, end, classes, LETTER)
+            at = run_end(data, at + size, end, classes, LETTER, state)
         elif kind == DIGIT:  # one to three
             at += size
             for _ in range(2):
@@ -265,9 +269,9 @@ def gpt4_ends(data, state, end, classes, ends):
             following, after = class_at(data, at + size, end, classes) if at + size < end else (SPACE, 0)
             line_break = point == 10 or point == 13
             if following == LETTER and not line_break:  # any one character goes with the letters after it
-                at = run_end(data, at + size + after, end, classes, LETTER)
+                at = run_end(data, at + size + after, end, classes, LETTER, state)
             elif kind == OTHER or (point == 32 and following == OTHER):  # punctuation takes line breaks along
-                at = run_end(data, at + size, end, classes, OTHER)
+                at = run_end(data, at + size, end, classes, OTHER, state)
                 while at < end and (data[at] == 10 or data[at] == 13):
                     at += 1
             else:  # a run of spaces: whole at the end of the text; up to its last line break; all but the last

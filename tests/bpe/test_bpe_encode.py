@@ -1,0 +1,277 @@
+"""The encoder against tiktoken, tokenizers and the naive encoder; specials, streams, threads, decoding."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import fast
+import numpy as np
+import pytest
+from basic import BasicTokenizer
+from encoder import StreamingDecoder, Tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from split import PATTERN_OF
+from vocabulary import InputError, Vocabulary
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+END = "<|endoftext|>"
+SPECIALS = [END, "<|a|>", "<|a|><|b|>", "[.*] $", "<|endoftext|>x"]
+SAMPLE = "It's 北京大学 2023, they'LL say\n\n   “hello”\t\tworld ...   é¿𝟙👩‍👩‍👧 שלום \u3000 end  "
+TEXT = st.one_of(st.text(max_size=80), st.text("ab '\ns1中\u3000", max_size=200))
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> Tokenizer:
+    import tokenizer_folder
+
+    return Tokenizer(tokenizer_folder.load("gpt2"))
+
+
+@pytest.fixture(scope="module")
+def oracle(gpt2):
+    import tiktoken
+
+    ranks = {token: n for n, token in enumerate(gpt2.vocabulary.token_bytes[:50256])}
+    return tiktoken.Encoding("gpt2", pat_str=PATTERN_OF["gpt2"], mergeable_ranks=ranks, special_tokens={END: 50256})
+
+
+def trained(pattern: str = "gpt2", size: int = 600, ties: str = "hf") -> Tokenizer:
+    text = [SAMPLE * 5, "the cat and the hat " * 9, "中文大学北京" * 9]
+    return Tokenizer(fast.train(text, size, pattern, ties, SPECIALS, texts=True))
+
+
+def real_texts() -> list[str]:
+    names = ("tinyshakespeare.txt", "manual.txt", "sentence_en.txt", "sentence_zh.txt", "taylorswift.txt")
+    if not all((SHARED / name).is_file() for name in names):
+        pytest.skip(f"needs {SHARED}")
+    return [(SHARED / name).read_text(encoding="utf-8") for name in names]
+
+
+def test_gpt2_ids_of_real_text_are_tiktokens(gpt2, oracle):
+    texts = real_texts()
+    for text in texts:
+        ids = gpt2.encode_array(text)
+        assert ids.dtype == np.uint16
+        assert ids.tolist() == gpt2.encode(text) == oracle.encode(text)
+        assert gpt2.decode(ids) == text
+    assert [len(gpt2.encode(text)) for text in texts[2:4]] == [185, 306]  # the homework's table
+
+
+@settings(max_examples=400, deadline=None)
+@given(TEXT)
+def test_gpt2_ids_of_any_text_are_tiktokens(gpt2, oracle, text):
+    assert gpt2.encode(text, disallowed_special=()) == oracle.encode_ordinary(text)
+
+
+def test_gpt4_pattern_is_tiktokens():
+    import tiktoken
+
+    ours = trained("gpt4", ties="ids")
+    v = ours.vocabulary
+    ranks = {t: n for n, t in enumerate(v.token_bytes) if n not in v.special_tokens.values()}
+    theirs = tiktoken.Encoding("x", pat_str=PATTERN_OF["gpt4"], mergeable_ranks=ranks, special_tokens=v.special_tokens)
+    for text in [SAMPLE, SAMPLE.upper(), " \n \n  ", "x \r\n\r\n", "12345678", *real_texts()]:
+        assert ours.encode(text, disallowed_special=()) == theirs.encode_ordinary(text)
+
+
+def test_ids_are_those_of_tokenizers():
+    import formats
+    from tokenizers import Tokenizer as Theirs
+
+    for pattern in ("gpt2", "gpt4"):
+        ours = trained(pattern)
+        theirs = Theirs.from_str(formats.tokenizer_json(ours.vocabulary))
+        for text in [SAMPLE, f"{SAMPLE}{END}{SAMPLE}", *(text[:100_000] for text in real_texts())]:
+            assert ours.encode(text, allowed_special="all") == theirs.encode(text).ids
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXT, st.sampled_from(["gpt2", "gpt4", "none", r"\p{L}+|\d"]), st.sampled_from(["hf", "ids"]))
+def test_ids_are_those_of_the_naive_encoder(text, pattern, ties):
+    key = (pattern, ties)
+    if key not in TRAINED:
+        naive = BasicTokenizer()
+        naive.vocabulary = trained(pattern, ties=ties).vocabulary
+        TRAINED[key] = Tokenizer(naive.vocabulary), naive
+    tokenizer, naive = TRAINED[key]
+    ids = tokenizer.encode(text, allowed_special="all")
+    assert ids == list(naive.encode(text))
+    assert tokenizer.decode(ids) == text
+
+
+TRAINED: dict = {}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.one_of(st.binary(max_size=100), st.text(st.characters(), max_size=60)))
+def test_anything_comes_back(gpt2, data):
+    """Any bytes, and any str, lone surrogates included."""
+    ids = gpt2.encode(data, disallowed_special=())
+    if isinstance(data, bytes):
+        assert gpt2.decode_bytes(ids) == data
+    else:
+        assert gpt2.decode(ids) == data
+        assert gpt2.encode(data.encode("utf-8", "surrogatepass"), disallowed_special=()) == ids
+
+
+ODD = ["", "\x00", "\ufeffbom", "a\r\nb\r", "\ud800", "\udc00\ud800x", "\ud83d\ude00", "\u0378\ue000\U000f0000"]
+
+
+@pytest.mark.parametrize("text", [*ODD, "👩\u200d👩\u200d👧\u200d👦🏳️\u200d🌈", "\u202eשלום עולם"])
+def test_odd_text_comes_back(gpt2, text):
+    assert gpt2.decode(gpt2.encode(text)) == text
+    tokenizer = trained("gpt4")
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_special_tokens_follow_tiktokens_rules(gpt2, oracle):
+    text = f"one{END} two {END}{END}"
+    assert gpt2.encode(text, allowed_special="all") == oracle.encode(text, allowed_special="all")
+    assert gpt2.encode(text, allowed_special={END}) == oracle.encode(text, allowed_special={END})
+    assert gpt2.encode(text, disallowed_special=()) == oracle.encode_ordinary(text)
+    with pytest.raises(InputError, match="endoftext"):
+        gpt2.encode(text)
+    with pytest.raises(InputError, match="no special token"):
+        gpt2.encode(text, allowed_special={"<|nope|>"})
+
+
+def test_the_longest_special_token_wins():
+    tokenizer = trained()
+    number = tokenizer.vocabulary.special_tokens
+    ids = tokenizer.encode("<|a|><|b|><|a|>[.*] $<|endoftext|>x", allowed_special="all")
+    assert ids == [number["<|a|><|b|>"], number["<|a|>"], number["[.*] $"], number["<|endoftext|>x"]]
+    # allowed alone: the others are refused where they stand, unless they are text
+    assert tokenizer.encode("<|a|><|b|>", allowed_special={"<|a|><|b|>"}) == [number["<|a|><|b|>"]]
+    ids = tokenizer.encode("<|a|><|b|>", allowed_special={"<|a|>"}, disallowed_special=())
+    assert ids[0] == number["<|a|>"]
+    assert tokenizer.decode(ids[1:]) == "<|b|>"
+    with pytest.raises(InputError):
+        tokenizer.encode("x<|a|>", allowed_special={END}, disallowed_special={"<|a|>"})
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "none", r"\p{L}+|\d+| "])
+def test_streams_cut_anywhere_give_the_same_ids(pattern, monkeypatch):
+    monkeypatch.setattr("counting.CHUNK", 700)
+    tokenizer = trained(pattern)
+    text = (SAMPLE * 3 + END + "x" * 2000 + "[.*] $" + SAMPLE + "<|a|><|b|>" + " \n\n  中　" * 40) * 4
+    data = text.encode()
+    expected = tokenizer.encode_array(text, allowed_special="all")
+    for size in (1, 7, 64, 1000, len(data)):
+        chunks = [data[k : k + size] for k in range(0, len(data), size)]
+        for threads in (1, 2):
+            found = list(tokenizer.encode_stream(chunks, allowed_special="all", threads=threads))
+            assert np.array_equal(np.concatenate(found), expected)
+    with pytest.raises(InputError, match="special token"):
+        list(tokenizer.encode_stream([data[:3000], data[3000:]]))
+    assert not list(tokenizer.encode_stream([]))
+    lines = text.splitlines(keepends=True)
+    assert np.array_equal(np.concatenate(list(tokenizer.encode_stream(lines, allowed_special="all"))), expected)
+
+
+def test_threads_and_batches_give_the_same_ids(gpt2):
+    text = (SAMPLE + "\n" + "word " * 20) * 5000
+    expected = gpt2.encode_array(text)
+    for threads in (2, 3, 5):
+        assert np.array_equal(gpt2.encode_array(text, threads=threads), expected)
+    texts = [text[a : a + 97] for a in range(0, 20_000, 97)] + ["", "x"]
+    for threads in (1, 4):
+        assert [ids.tolist() for ids in gpt2.encode_batch(texts, threads=threads)] == [gpt2.encode(t) for t in texts]
+    assert gpt2.encode_batch([]) == []
+    results: dict[int, list] = {}
+    workers = [threading.Thread(target=lambda n=n: results.update({n: gpt2.encode(texts[n] * 50)})) for n in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(results[n] == gpt2.encode(texts[n] * 50) for n in range(8))
+
+
+def test_known_pieces_run_out_of_room_gracefully(monkeypatch):
+    monkeypatch.setattr("encoder.CACHE_BITS", 6)
+    tokenizer, naive = trained(), BasicTokenizer()
+    naive.vocabulary = tokenizer.vocabulary
+    text = SAMPLE + " ".join(str(n) * 3 for n in range(300)) + SAMPLE
+    for _ in range(2):
+        assert tokenizer.encode(text) == list(naive.encode(text))
+
+
+def test_long_pieces_are_merged_as_short_ones():
+    """Pieces around and beyond the length at which the heap takes over."""
+    tokenizer, naive = trained("none"), BasicTokenizer()
+    naive.vocabulary = tokenizer.vocabulary
+    for size in (*range(120, 140), 500, 3000):
+        for unit in ("a", "the cat and", "北京大学x"):
+            text = (unit * size)[:size]
+            assert tokenizer.encode(text) == list(naive.encode(text))
+
+
+@pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中", "ab"])
+def test_a_million_repeats_take_linear_time(gpt2, oracle, unit):
+    seconds = []
+    for repeats in (1_000_000, 2_000_000):
+        text, best = unit * repeats, 1e9
+        for _ in range(2):
+            start = time.perf_counter()
+            ids = gpt2.encode_array(text)
+            best = min(best, time.perf_counter() - start)
+        seconds.append(best)
+        assert gpt2.decode(ids) == text
+    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
+    assert gpt2.encode(unit * 900) == oracle.encode(unit * 900)
+
+
+def test_decoding(gpt2):
+    ids = gpt2.encode(SAMPLE)
+    for same in (ids, tuple(ids), iter(ids), np.array(ids, np.uint16), np.array(ids), np.repeat(ids, 2)[::2]):
+        assert gpt2.decode(same) == SAMPLE
+    assert gpt2.decode_bytes([]) == b""
+    broken = gpt2.encode("龘")[:-1]
+    assert gpt2.decode(broken) == "\ufffd"
+    with pytest.raises(UnicodeDecodeError):
+        gpt2.decode(broken, errors="strict")
+    for bad in ([50257], [0, -1], np.array([70_000])):
+        with pytest.raises(InputError, match="ids run from 0 to 50256"):
+            gpt2.decode_bytes(bad)
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXT, st.integers(1, 4))
+def test_streaming_decoder_never_emits_half_a_character(gpt2, text, step):
+    decoder, ids = StreamingDecoder(gpt2), gpt2.encode(text, disallowed_special=())
+    parts = [decoder.add(ids[k : k + step]) for k in range(0, len(ids), step)] + [decoder.end()]
+    assert "".join(parts) == text
+    if "\ufffd" not in text:
+        assert not any("\ufffd" in part for part in parts)
+
+
+def test_streaming_decoder_ends_with_what_is_left(gpt2):
+    decoder = StreamingDecoder(gpt2)
+    assert decoder.add(gpt2.encode("龘")[:-1]) == ""
+    assert decoder.end() == "\ufffd"
+
+
+def test_large_vocabularies_give_uint32():
+    merges = [(a, b) for a in range(256) for b in range(256)]
+    tokenizer = Tokenizer(Vocabulary.build(range(256), merges, pattern="none"))
+    ids = tokenizer.encode_array(b"\xff\xfeab")
+    assert ids.dtype == np.uint32
+    assert tokenizer.decode_bytes(ids) == b"\xff\xfeab"
+
+
+def test_works_without_a_writable_cache(tmp_path):
+    """numba finds nowhere to write: compiled in memory, said so, same ids. Slow, so only the scanner is tried."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import numpy as np, compiled; "
+        "f = compiled.kernel('int64(int64)')(lambda x: x + 1); print(compiled.CACHE, f(41))"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": "/dev/null/nowhere"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(ROOT / "bpe")], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "None 42\n", done.stderr
+    assert "no writable cache" in done.stderr
