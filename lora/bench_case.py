@@ -214,23 +214,24 @@ class MergedLinear(torch.autograd.Function):
         return g @ formed, None, (x.t() @ gb) * ctx.scaling, ((x @ right).t() @ g) * ctx.scaling, None
 
 
+def layer_forms(weight):
+    """{form: function of x (N, in), A (in, R), B (R, out)}; "autograd": as one writes it first, without a function."""
+    return {
+        "base": lambda x, a, b: F.linear(x, weight),
+        "Wx + B(Ax)": lambda x, a, b: LowRankLinear.apply(x, None, weight, None, a, b, 2.0),
+        "Wx + B(Ax), autograd": lambda x, a, b: F.linear(x, weight) + (x @ a) @ b * 2,
+        "(W+BA)x": lambda x, a, b: MergedLinear.apply(x, weight, a, b, 2.0),
+        "(W+BA)x, autograd": lambda x, a, b: F.linear(x, weight + 2 * (a @ b).t()),
+    }
+
+
 def compare_forms(case):
     """Times forward + backward of one layer (in -> out), in ms: each form, rank R and number of tokens N."""
     device, inputs, outputs = case["device"], case["in"], case["out"]
     dtype = torch.bfloat16 if case["precision"].startswith("bf16") else torch.float32
     weight = torch.randn(outputs, inputs, device=device, dtype=dtype) * 0.02
 
-    def plain_merged(x, a, b):  # as one writes it first: autograd forms the full gradient of W + BA
-        return F.linear(x, weight + 2 * (a @ b).t())
-
-    forms = {
-        "base": lambda x, a, b: F.linear(x, weight),
-        "Wx + B(Ax)": lambda x, a, b: LowRankLinear.apply(x, None, weight, None, a, b, 2.0),
-        "Wx + B(Ax), autograd": lambda x, a, b: F.linear(x, weight) + (x @ a) @ b * 2,
-        "(W+BA)x": lambda x, a, b: MergedLinear.apply(x, weight, a, b, 2.0),
-        "(W+BA)x, autograd": plain_merged,
-    }
-    rows = []
+    forms, rows = layer_forms(weight), []
     for rank in case["ranks"]:
         for tokens in case["token_counts"]:
             x = torch.randn(tokens, inputs, device=device, dtype=dtype, requires_grad=True)
