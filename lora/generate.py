@@ -68,11 +68,13 @@ class Settings:
     seed: int = 42
     """of the random numbers, the same for every model"""
     records: str = ""
-    """instruction records (.json, .jsonl) that all models answer greedily; needs --replies"""
+    """instruction records, or labelled reviews (.json, .jsonl), that all models answer greedily; needs --replies"""
     replies: str = ""
     """JSONL file to write those replies to"""
     limit: int = 0
     """answer the first so many records; 0: all"""
+    max_length: int = 0
+    """longest prompt in tokens, longer ones lose their beginning; 0: the model's context"""
     batch_size: int = 64
     """replies made at once"""
     device: str = "auto"
@@ -132,8 +134,11 @@ class Panel:
         from instructions import render, tokenize
 
         template = self.settings.template
-        text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
-        return tokenize([text], self.tokenizer, start=template != "chat")[0]
+        if "prompt" in record:
+            text, template = record["prompt"], ""
+        else:
+            text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
+        return tokenize([text], self.tokenizer, start=template != "chat")[0][-self.settings.max_length :]
 
     def answer(self, records, temperature, seed, progress=False):
         """{model: replies to the records}."""
@@ -175,11 +180,15 @@ def chosen_prompts(settings):
 
 
 def instruction_records(path):
-    """The records of a file, all of them with an instruction; InputError names the first without."""
-    from instructions import read_records
+    """The records of a file, all of them with an instruction; {"text", "label"} becomes a question about sentiment."""
+    from instructions import SENTIMENT, read_records, sentiment_prompt
 
     records = read_records(path)
     for number, record in enumerate(records, 1):
+        if record.get("label") in (0, 1) and "text" in record:
+            answers = [SENTIMENT[label].strip() for label in (record["label"], 1 - record["label"])]
+            record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
+                       "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
         if "instruction" not in record:
             raise InputError(f"{path}, record {number}: has no instruction to answer")
     return records
@@ -262,7 +271,7 @@ def serve(panel):
 
 def main(settings):
     """Checks the settings, loads the models, answers."""
-    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1), ("limit", 0)):
+    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1), ("limit", 0), ("max_length", 0)):
         if getattr(settings, name) < low:
             raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least {low}")
     if not 0 < settings.top_p <= 1:

@@ -155,3 +155,18 @@ def test_web_page_without_gradio_says_what_to_install(folder):
 def test_a_prompt_that_is_too_long_is_named(folder):
     with pytest.raises(generate.InputError, match=r"record 2, model base: prompt of 3\d\d tokens"):
         generate.main(generate.Settings(base=str(folder / "base"), prompt=("short", "a" * 300)))
+
+
+def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
+    (tmp_path / "imdb.json").write_text(json.dumps([{"text": "Great<br />film. " * 30, "label": 1},
+                                                    {"text": "Bad film.", "label": 0}]))
+    generate.main(generate.Settings(base=str(folder / "base"), records=str(tmp_path / "imdb.json"), max_new_tokens=2,
+                                    replies=str(tmp_path / "out.jsonl"), max_length=100))
+    first, second = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines())
+    assert first["family"] == "sentiment"
+    assert first["check"] == {"kind": "answer", "answers": ["positive"], "wrong": ["negative"]}
+    assert second["check"] == {"kind": "answer", "answers": ["negative"], "wrong": ["positive"]}
+    panel = generate.Panel(generate.Settings(base=str(folder / "base"), max_length=100))
+    asked = generate.instruction_records(tmp_path / "imdb.json")
+    assert byte_tokenizer().decode(panel.prompt_ids(asked[1])) == "Review: Bad film.\nSentiment:"
+    assert len(panel.prompt_ids(asked[0])) == 100
