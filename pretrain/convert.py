@@ -259,8 +259,9 @@ def read_json(path: Path) -> dict:
         raise InputError(f"{path} is not JSON: {error}") from None
 
 
-def model_card(config: GPTConfig, parameters: int, text: str) -> str:
-    """README.md of an exported folder; `text` says what it was trained on and how well it does."""
+def model_card(config: GPTConfig, parameters: int, card: str | dict) -> str:
+    """README.md of an exported folder; `card`, text or named values, says what it was trained on and how well it does."""
+    text = card if isinstance(card, str) else "\n".join(f"- {name}: {value}" for name, value in card.items())
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -281,7 +282,8 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from
 """
 
 
-def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: str = "", state: dict | None = None):
+def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: str | dict = "",
+           state: dict | None = None):
     """Write `model` (a GPT) as a Hugging Face folder that appears at once and whole.
 
     `state` replaces model.state_dict(), e.g. the gathered one of a sharded model. Logits equal ours to 1e-4 in fp32.

@@ -48,7 +48,7 @@ def theirs(folder):
 def test_export_equals_transformers_and_loads_back(name, tmp_path):
     switches, expected = CASES[name]
     model = random_model(**switches)
-    export(model, None, tmp_path / "out", "trained on nothing")
+    export(model, None, tmp_path / "out", {"steps": 3, "data": "nothing"})
     reference = theirs(tmp_path / "out")
     assert type(reference).__name__ == expected == architecture(model.config)
     tokens = torch.randint(101, (3, 24))
@@ -59,7 +59,7 @@ def test_export_equals_transformers_and_loads_back(name, tmp_path):
     assert torch.equal(back(tokens), logits)
     assert reference.generation_config.eos_token_id == 7
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "trained on nothing" in card
+    assert "- steps: 3\n- data: nothing\n" in card
     assert f"{sum(p.numel() for p in reference.parameters()):,} parameters" in card
 
 
