@@ -4,10 +4,10 @@
     install_adapter(model, load_adapter("data/adapters/NAME", model))
     install_adapter(model, combine_adapters([(poet, 0.7), (lawyer, 0.3)]))
 
-`PeftModel.from_pretrained` reads what is saved here, and `load_adapter` reads what PEFT saved (LoRA, rsLoRA, DoRA, patterns of rank
-and alpha). What PEFT's format lacks is kept in the header of the safetensors file, which PEFT skips: the name of the base model and
-the sha256 of its weights, so that an adapter is refused on another base. Everything in a file is checked against the
-model's shapes before memory is taken for it.
+`PeftModel.from_pretrained` reads what is saved here, and `load_adapter` reads what PEFT saved (LoRA, rsLoRA, DoRA,
+patterns of rank and alpha). What PEFT's format lacks is kept in the header of the safetensors file, which PEFT skips:
+the name of the base model and the sha256 of its weights, so that an adapter is refused on another base. Everything in
+a file is checked against the model's shapes before memory is taken for it.
 
 Shapes: R rank, in / out features; PEFT's lora_A is A^T (R, in), lora_B is B^T (out, R).
 """
@@ -64,8 +64,9 @@ class Adapter:
 def base_sha256(model) -> str:
     """sha256 over the base model's parameters: name, shape, values rounded to bf16.
 
-    The rounding makes it the same whether the base was loaded in fp32 or in bf16. Adapters are left out and merged layers count as
-    unmerged, so it does not change when a model is adapted. A model quantised to int8 must be hashed before.
+    The rounding makes it the same whether the base was loaded in fp32 or in bf16. Adapters are left out and merged
+    layers count as unmerged, so it does not change when a model is adapted. A model quantised to int8 must be hashed
+    before.
     """
     digest = hashlib.sha256()
     layers = lora_layers(model)
@@ -108,10 +109,16 @@ def install_adapter(model, adapter: Adapter):
         layer = layers[name]
         is_conv1d = isinstance(layer, Conv1D)
         weight = layer.weight.data.t() if is_conv1d else layer.weight.data
-        new = LoRALinear(weight, layer.bias, branch.right.shape[1], 1.0, adapter.dropout, adapter.rslora, is_conv1d=is_conv1d)
+        new = LoRALinear(
+            weight, layer.bias, branch.right.shape[1], 1.0, adapter.dropout, adapter.rslora, is_conv1d=is_conv1d
+        )
         move = weight.device
-        new.install(branch.right.to(move, copy=True), branch.left.to(move, copy=True), branch.scaling,
-                    None if branch.magnitude is None else branch.magnitude.to(move, copy=True))
+        new.install(
+            branch.right.to(move, copy=True),
+            branch.left.to(move, copy=True),
+            branch.scaling,
+            None if branch.magnitude is None else branch.magnitude.to(move, copy=True),
+        )
         replace_module(model, name, new.train(model.training))
     return model
 
@@ -124,8 +131,9 @@ def check_base(model, adapter: Adapter):
     if here != adapter.base_sha256:
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         raise InputError(
-            f"{adapter.source} was trained on the base model '{adapter.base_name}' (sha256 {adapter.base_sha256[:12]}), "
-            f"but this base is '{name}' (sha256 {here[:12]}); load it on its own base")
+            f"{adapter.source} was trained on '{adapter.base_name}' (sha256 {adapter.base_sha256[:12]}), "
+            f"but this base is '{name}' (sha256 {here[:12]}); load it on its own base"
+        )
 
 
 def check_shapes(source: str, layers: dict, name: str, right_shape, left_shape):
@@ -135,9 +143,13 @@ def check_shapes(source: str, layers: dict, name: str, right_shape, left_shape):
     layer = layers[name]
     shape = tuple(layer.weight.shape) if isinstance(layer, Conv1D) else tuple(layer.weight.shape)[::-1]  # (in, out)
     if len(right_shape) != 2 or len(left_shape) != 2 or right_shape[1] != left_shape[0]:
-        raise InputError(f"{source}: '{name}' has A {tuple(right_shape)} and B {tuple(left_shape)}, which do not multiply")
+        raise InputError(
+            f"{source}: '{name}' has A {tuple(right_shape)} and B {tuple(left_shape)}, which do not multiply"
+        )
     if (right_shape[0], left_shape[1]) != shape:
-        raise InputError(f"{source}: '{name}' has A {tuple(right_shape)} and B {tuple(left_shape)}, but the base layer is {shape}")
+        raise InputError(
+            f"{source}: '{name}' has A {tuple(right_shape)} and B {tuple(left_shape)}, but the base layer is {shape}"
+        )
 
 
 def combine_adapters(weighted: list[tuple[Adapter, float]]) -> Adapter:
@@ -148,15 +160,20 @@ def combine_adapters(weighted: list[tuple[Adapter, float]]) -> Adapter:
     """
     bases = {adapter.base_sha256: adapter for adapter, _ in weighted if adapter.base_sha256}
     if len(bases) > 1:
-        raise InputError("cannot combine adapters of different base models: "
-                         + ", ".join(f"{a.source} ('{a.base_name}')" for a in bases.values()))
+        raise InputError(
+            "cannot combine adapters of different base models: "
+            + ", ".join(f"{a.source} ('{a.base_name}')" for a in bases.values())
+        )
     if any(branch.magnitude is not None for adapter, _ in weighted for branch in adapter.branches.values()):
         raise InputError("DoRA adapters cannot be combined: their norms do not add up")
     branches = {}
     for name in dict.fromkeys(name for adapter, _ in weighted for name in adapter.branches):
         parts = [(adapter.branches[name], weight) for adapter, weight in weighted if name in adapter.branches]
-        branches[name] = Branch(torch.cat([branch.right for branch, _ in parts], 1),
-                                torch.cat([branch.left * (branch.scaling * weight) for branch, weight in parts], 0), 1.0)
+        branches[name] = Branch(
+            torch.cat([branch.right for branch, _ in parts], 1),
+            torch.cat([branch.left * (branch.scaling * weight) for branch, weight in parts], 0),
+            1.0,
+        )
     first = next(iter(bases.values()), weighted[0][0])
     return Adapter(branches, first.base_name, first.base_sha256, source="the combined adapter")
 
@@ -182,7 +199,9 @@ def save_adapter(adapter: Adapter, folder, model=None):
 def peft_config(adapter: Adapter, model=None) -> dict:
     """PEFT's LoraConfig as it stands in adapter_config.json."""
     ranks = {name: branch.right.shape[1] for name, branch in adapter.branches.items()}
-    alphas = {name: tidy(branch.scaling * divisor(ranks[name], adapter.rslora)) for name, branch in adapter.branches.items()}
+    alphas = {
+        name: tidy(branch.scaling * divisor(ranks[name], adapter.rslora)) for name, branch in adapter.branches.items()
+    }
     rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
     targets, conv1d = sorted(ranks), False
     if model is not None:
@@ -192,9 +211,19 @@ def peft_config(adapter: Adapter, model=None) -> dict:
             targets = sorted(suffixes)
         conv1d = any(isinstance(layers[name], Conv1D) or getattr(layers[name], "is_conv1d", False) for name in ranks)
     return {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.base_name, "inference_mode": True,
-        "r": rank, "lora_alpha": alpha, "lora_dropout": adapter.dropout, "bias": "none", "fan_in_fan_out": conv1d,
-        "target_modules": targets, "modules_to_save": None, "init_lora_weights": True, "use_rslora": adapter.rslora,
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": adapter.base_name,
+        "inference_mode": True,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": adapter.dropout,
+        "bias": "none",
+        "fan_in_fan_out": conv1d,
+        "target_modules": targets,
+        "modules_to_save": None,
+        "init_lora_weights": True,
+        "use_rslora": adapter.rslora,
         "use_dora": any(branch.magnitude is not None for branch in adapter.branches.values()),
         "rank_pattern": {name: value for name, value in ranks.items() if value != rank},
         "alpha_pattern": {name: value for name, value in alphas.items() if value != alpha},
@@ -233,7 +262,9 @@ def read_config(path: Path) -> dict:
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise InputError(f"{path}: not a LoRA adapter (peft_type {config.get('peft_type') if isinstance(config, dict) else None})")
+        raise InputError(
+            f"{path}: not a LoRA adapter (peft_type {config.get('peft_type') if isinstance(config, dict) else None})"
+        )
     for key, allowed in (("bias", ("none", None)), ("modules_to_save", (None, [])), ("layer_replication", (None, []))):
         if config.get(key) not in allowed:
             raise InputError(f"{path}: {key} = {config[key]!r} is not supported")
@@ -248,7 +279,9 @@ def read_config(path: Path) -> dict:
 
 
 def load_adapter(folder, model) -> Adapter:
-    """Reads a PEFT folder for this model. The header's shapes are compared with the model before any tensor is loaded."""
+    """Reads a PEFT folder for this model. The header's shapes are compared with the model before any tensor is
+    loaded.
+    """
     folder = Path(folder)
     config, path = read_config(folder / CONFIG), folder / WEIGHTS
     layers = {**linear_layers(model), **lora_stand_ins(model)}
@@ -266,11 +299,20 @@ def load_adapter(folder, model) -> Adapter:
     branches = {}
     for name, rank in names.items():
         alpha = pattern_value(config.get("alpha_pattern") or {}, name, config["lora_alpha"])
-        branches[name] = Branch(tensors[f"{PREFIX}{name}.lora_A.weight"].t().contiguous().float(),
-                                tensors[f"{PREFIX}{name}.lora_B.weight"].t().contiguous().float(),
-                                alpha / divisor(rank, rslora), tensors.get(f"{PREFIX}{name}.lora_magnitude_vector"))
-    return Adapter(branches, metadata.get("base_name") or str(config.get("base_model_name_or_path") or ""),
-                   metadata.get("base_sha256", ""), float(config.get("lora_dropout") or 0), str(folder), rslora)
+        branches[name] = Branch(
+            tensors[f"{PREFIX}{name}.lora_A.weight"].t().contiguous().float(),
+            tensors[f"{PREFIX}{name}.lora_B.weight"].t().contiguous().float(),
+            alpha / divisor(rank, rslora),
+            tensors.get(f"{PREFIX}{name}.lora_magnitude_vector"),
+        )
+    return Adapter(
+        branches,
+        metadata.get("base_name") or str(config.get("base_model_name_or_path") or ""),
+        metadata.get("base_sha256", ""),
+        float(config.get("lora_dropout") or 0),
+        str(folder),
+        rslora,
+    )
 
 
 def lora_stand_ins(model) -> dict:
@@ -286,7 +328,7 @@ def check_header(path: Path, config: dict, shapes: dict, layers: dict) -> dict[s
         kind = next((kind for kind in kinds if key.endswith(kind)), None)
         if kind is None or not key.startswith(PREFIX):
             raise InputError(f"{path}: tensor '{key}' is not part of a LoRA adapter of linear layers")
-        names[key[len(PREFIX):-len(kind)]] = 0
+        names[key[len(PREFIX) : -len(kind)]] = 0
     if not names:
         raise InputError(f"{path}: holds no tensors")
     for name in names:
@@ -299,11 +341,15 @@ def check_header(path: Path, config: dict, shapes: dict, layers: dict) -> dict[s
             raise InputError(f"{path}: '{name}' has rank {a[0]}, but {CONFIG} says {rank}")
         norms = shapes.get(f"{PREFIX}{name}{kinds[2]}")
         if norms not in (None, (b[0],)) or (norms is None) == bool(config.get("use_dora")):
-            raise InputError(f"{path}: '{name}' has DoRA norms of shape {norms}; use_dora is {config.get('use_dora', False)}")
+            raise InputError(
+                f"{path}: '{name}' has DoRA norms of shape {norms}; use_dora is {config.get('use_dora', False)}"
+            )
         names[name] = rank
     return names
 
 
 def pattern_value(pattern: dict, name: str, default):
-    """The value of the first key that is the layer's name or the end of it, as PEFT matches rank_pattern and alpha_pattern."""
+    """The value of the first key that is the layer's name or the end of it, as PEFT matches rank_pattern and
+    alpha_pattern.
+    """
     return next((value for key, value in pattern.items() if name == key or name.endswith(f".{key}")), default)

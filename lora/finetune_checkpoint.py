@@ -1,8 +1,8 @@
 """Everything a run needs to continue exactly: one file, complete or absent, never a pickle that runs code.
 
-A checkpoint holds the trained tensors, the optimiser's state, the number of updates done, the time spent, and what the run is
-(settings, data, base, processes): continuing under other conditions is refused with a list of the differences. Randomness
-needs no state: order and dropout of update u depend on (seed, u) alone.
+A checkpoint holds the trained tensors, the optimiser's state, the number of updates done, the time spent, and what
+the run is (settings, data, base, processes): continuing under other conditions is refused with a list of the
+differences. Randomness needs no state: order and dropout of update u depend on (seed, u) alone.
 """
 
 import fcntl
@@ -15,12 +15,25 @@ from adapters import write_atomically
 from finetune_settings import InputError, Settings
 
 FILE = "checkpoint.pt"
-FREE = {"resume", "debug", "output_dir_name", "adapter_out", "model_out", "save_interval", "response_tokens", "device",
-        "trust_remote_code", "model_name_or_path", "data_path", "eval_data_path", "lora_load_path"}  # names: their content counts
+FREE = {
+    "resume",
+    "debug",
+    "output_dir_name",
+    "adapter_out",
+    "model_out",
+    "save_interval",
+    "response_tokens",
+    "device",
+    "trust_remote_code",
+    "model_name_or_path",
+    "data_path",
+    "eval_data_path",
+    "lora_load_path",
+}  # names: their content counts
 
 
 def trained_tensors(model) -> dict:
-    """What training changes, by name; PiSSA's starting point too, because an SVD is not reproducible to the last bit."""
+    """What training changes, by name; PiSSA's starting point too, an SVD not being exactly reproducible."""
     tensors = {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
     return tensors | {name: buffer for name, buffer in model.named_buffers() if "lora_initial" in name}
 
@@ -34,15 +47,26 @@ def load_tensors(model, tensors: dict):
 
 def identity(s: Settings, data: str, base: str, world: int) -> dict:
     """What must be the same for a run to continue; data and base are hashes."""
-    return {**{key: value for key, value in asdict(s).items() if key not in FREE}, "training data": data, "base weights": base,
-            "processes": world}
+    return {
+        **{key: value for key, value in asdict(s).items() if key not in FREE},
+        "training data": data,
+        "base weights": base,
+        "processes": world,
+    }
 
 
 def save_checkpoint(folder: Path, model, optimizer, progress: dict, who: dict, name: str = FILE):
     """Replaces the folder's checkpoint; progress: {"step", "elapsed", ...}."""
     buffer = io.BytesIO()
-    torch.save({"tensors": trained_tensors(model), "optimizer": optimizer.state_dict() if optimizer else None,
-                "progress": progress, "identity": who}, buffer)
+    torch.save(
+        {
+            "tensors": trained_tensors(model),
+            "optimizer": optimizer.state_dict() if optimizer else None,
+            "progress": progress,
+            "identity": who,
+        },
+        buffer,
+    )
     write_atomically(folder / name, buffer.getbuffer())
 
 
@@ -54,13 +78,19 @@ def load_checkpoint(folder: Path, model, optimizer, who: dict | None, name: str 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise InputError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]}); "
-                         "remove it, or start anew with --resume never") from None
+        raise InputError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]}); "
+            "remove it, or start anew with --resume never"
+        ) from None
     if who is not None and state["identity"] != who:
         old = state["identity"]
-        differences = [f"{key}: {old.get(key)} -> {who.get(key)}" for key in sorted({*old, *who}) if old.get(key) != who.get(key)]
-        raise InputError(f"{path} belongs to another run ({'; '.join(differences)}); "
-                         "use the same settings, another --output_dir_name, or --resume never")
+        differences = [
+            f"{key}: {old.get(key)} -> {who.get(key)}" for key in sorted({*old, *who}) if old.get(key) != who.get(key)
+        ]
+        raise InputError(
+            f"{path} belongs to another run ({'; '.join(differences)}); "
+            "use the same settings, another --output_dir_name, or --resume never"
+        )
     with torch.no_grad():
         load_tensors(model, state["tensors"])
     if optimizer:

@@ -2,85 +2,42 @@
 
     result = fine_tune(Settings(model_name_or_path="data/models/stories", ...))      # one process, or under torchrun
 
-Each update takes train_batch_size x gradient_accumulation_steps x processes examples. Its loss is the mean over all their
-labelled tokens: every pass adds (sum of its tokens' losses) / (labelled tokens of the whole update), which every process
-knows beforehand from the data, so 1 x 32, 32 x 1 and any number of processes give the same gradient.
+Each update takes train_batch_size x gradient_accumulation_steps x processes examples. Its loss is the mean over all
+their labelled tokens: every pass adds (sum of its tokens' losses) / (labelled tokens of the whole update), which
+every process knows beforehand from the data, so 1 x 32, 32 x 1 and any number of processes give the same gradient.
 """
 
-import hashlib
 import json
 import math
-import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from adapters import adapter_of, install_adapter, save_adapter, write_atomically
+from adapters import write_atomically
 from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
-from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer, prepare_model
+from finetune_data import Data, data_hash, load_data
+from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model
+from finetune_output import save_results
 from finetune_report import Journal, write_report
-from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
+from finetune_settings import Settings, check_settings, run_folder, shareable
 from fused_head import labelled_loss
-from instructions import Examples, encode_records, read_records, split_records
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
 
-from lora import convert_lora_to_linear_layer, merge_lora
 
-
-class Diverged(RuntimeError):
+class Diverged(RuntimeError):  # noqa: N818
     """The loss or the gradient is not finite; the weights are those before the bad update."""
 
 
-class Stopped(RuntimeError):
+class Stopped(RuntimeError):  # noqa: N818
     """Interrupted by a signal, after the update was finished and a checkpoint saved."""
 
     def __init__(self, number: int, folder: Path):
         super().__init__(f"stopped by signal {number}; the same command with --output_dir_name {folder.name} continues")
         self.status = 128 + number
-
-
-@dataclass
-class Data:
-    """Tokenised training and evaluation examples, and some evaluation records to show answers for."""
-
-    train: Examples
-    evaluation: Examples | None
-    show: list
-
-
-def load_data(s: Settings, tokenizer, max_length: int) -> Data:
-    """Reads and tokenises the settings' files; the same for every run that shares them."""
-    def encode(records, path):
-        examples = encode_records(records, tokenizer, s.template, max_length, s.text_mode, s.train_on_prompt)
-        if not len(examples):
-            raise InputError(f"{path}: no example has a label left within --max_length {max_length}")
-        return examples
-
-    records = read_records(s.data_path)
-    held_out = read_records(s.eval_data_path) if s.eval_data_path else []
-    if not held_out and s.text_mode != "blocks":
-        records, held_out = split_records(records, s.eval_ratio)
-    train = encode(records, s.data_path)
-    evaluation = encode(held_out, s.eval_data_path or s.data_path) if held_out else None
-    if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
-        train, evaluation = split_examples(train, s.eval_ratio)
-    return Data(train, evaluation, [record for record in held_out[:4] if "instruction" in record])
-
-
-def split_examples(examples: Examples, ratio: float):
-    """The last `ratio` of the blocks, at least one if there are two, for evaluation."""
-    kept, held = split_records(list(range(len(examples))), ratio)
-    def part(indices):
-        if not indices:
-            return None
-        start, stop = examples.starts[indices[0]], examples.starts[indices[-1] + 1]
-        return Examples(examples.tokens[start:stop], examples.starts[indices[0]:indices[-1] + 2] - start,
-                        examples.first_label[indices[0]:indices[-1] + 1])
-    return part(kept), part(held)
 
 
 def learning_rate(s: Settings, progress: float) -> float:
@@ -96,15 +53,19 @@ def learning_rate(s: Settings, progress: float) -> float:
 
 
 def make_optimizer(s: Settings, model):
-    """AdamW(0.9, 0.95), decay on matrices only; LoRA+: B at loraplus_ratio times the rate. Groups carry their factor."""
+    """AdamW(0.9, 0.95), decay on matrices only; LoRA+: B at loraplus_ratio times the rate, its group's `factor`."""
     groups = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             factor = s.loraplus_ratio if name.endswith("lora_left_weight") else 1.0
             decay = s.weight_decay if parameter.ndim >= 2 else 0.0
             groups.setdefault((factor, decay), []).append(parameter)
-    return torch.optim.AdamW([{"params": group, "factor": factor, "weight_decay": decay}
-                              for (factor, decay), group in groups.items()], lr=s.lr, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(
+        [{"params": group, "factor": factor, "weight_decay": decay} for (factor, decay), group in groups.items()],
+        lr=s.lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
 
 
 class Trainer:
@@ -122,7 +83,9 @@ class Trainer:
 
     def loss(self, examples, chosen):
         """Sum of the losses over the labelled tokens of the chosen examples."""
-        batch = pack(examples, chosen, self.device) if self.s.packing else pad(examples, chosen, self.device, self.pad_id)
+        batch = (
+            pack(examples, chosen, self.device) if self.s.packing else pad(examples, chosen, self.device, self.pad_id)
+        )
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             return labelled_loss(self.model, batch)
 
@@ -130,19 +93,25 @@ class Trainer:
         """The examples of update `step`, all processes'."""
         epoch, index = divmod(step, self.updates_per_epoch)
         if epoch != self.epoch:
-            self.plan = plan_epoch(self.data.train.lengths, self.per_update, self.s.seed, epoch, bucket=not self.s.packing)
+            self.plan = plan_epoch(
+                self.data.train.lengths, self.per_update, self.s.seed, epoch, bucket=not self.s.packing
+            )
             self.epoch = epoch
         return self.plan[index]
 
     def gradient(self, step: int, stop: int = 0):
-        """Fills .grad with the update's gradient, summed over processes. Returns (mean loss, labelled tokens, tokens, stop)."""
+        """Fills .grad with the update's gradient, summed over processes. Returns (mean loss, labelled tokens, tokens,
+        stop).
+        """
         chosen = self.chosen(step)
         labelled = int(self.data.train.labels[chosen].sum())
-        torch.manual_seed((self.s.seed * 1_000_003 + step) * self.world + self.rank)  # dropout depends on the update alone
+        torch.manual_seed(
+            (self.s.seed * 1_000_003 + step) * self.world + self.rank
+        )  # dropout depends on the update alone
         total = torch.zeros((), device=self.device)
-        mine = chosen[self.rank::self.world]
+        mine = chosen[self.rank :: self.world]
         for i in range(0, len(mine), self.s.train_batch_size):
-            loss = self.loss(self.data.train, mine[i:i + self.s.train_batch_size]) / labelled
+            loss = self.loss(self.data.train, mine[i : i + self.s.train_batch_size]) / labelled
             loss.backward()
             total += loss.detach()
         if self.world > 1:
@@ -150,13 +119,15 @@ class Trainer:
         return float(total), labelled, int(self.data.train.lengths[chosen].sum()), int(stop)
 
     def sum_over_processes(self, total, stop):
-        """Adds up all gradients, the losses and the wish to stop in one exchange; a process without examples adds zeros."""
+        """Adds up all gradients, the losses and the wish to stop in one exchange; a process without examples adds
+        zeros.
+        """
         grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         flat = torch.cat([*(grad.float().flatten() for grad in grads), total[None], total.new_tensor([stop])])
         dist.all_reduce(flat)
         offset = 0
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = flat[offset:offset + grad.numel()].view_as(grad).to(grad.dtype)
+            parameter.grad = flat[offset : offset + grad.numel()].view_as(grad).to(grad.dtype)
             offset += grad.numel()
         return flat[-2], float(flat[-1])
 
@@ -166,9 +137,9 @@ class Trainer:
         examples, size = self.data.evaluation, self.s.eval_batch_size
         self.model.eval()
         order = examples.lengths.argsort(kind="stable")[::-1]
-        batches = [order[i:i + size] for i in range(0, len(order), size)]
+        batches = [order[i : i + size] for i in range(0, len(order), size)]
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for batch in batches[self.rank::self.world]:
+        for batch in batches[self.rank :: self.world]:
             total += self.loss(examples, batch)
         if self.world > 1:
             dist.all_reduce(total)
@@ -176,15 +147,12 @@ class Trainer:
         return float(total) / int(examples.labels.sum())
 
 
-def data_hash(examples: Examples) -> str:
-    """Short hash of the tokens and labels that are trained on."""
-    return hashlib.sha256(examples.tokens.tobytes() + examples.starts.tobytes() + examples.first_label.tobytes()).hexdigest()[:16]
-
-
 def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int = 1) -> dict:
-    """Trains as the settings say and writes the run folder; returns {"folder", "step", "train_loss", "eval_loss", ...}.
+    """Trains as the settings say and writes the run folder; returns {"folder", "step", "train_loss", "eval_loss",
+    ...}.
 
-    data: tokenised before, for many runs on the same files. Raises InputError for bad settings or files, Diverged, Stopped.
+    data: tokenised before, for many runs on the same files. Raises InputError for bad settings or files, Diverged,
+    Stopped.
     """
     check_settings(s)
     torch.set_float32_matmul_precision(s.matmul_precision)
@@ -217,26 +185,38 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     journal.close()
     if lock:
         lock.close()
-    return {"folder": str(folder), "step": progress["step"], "eval_loss": progress["eval_loss"],
-            "train_loss": progress.get("train_loss"), "seconds": progress["elapsed"]}
+    return {
+        "folder": str(folder),
+        "step": progress["step"],
+        "eval_loss": progress["eval_loss"],
+        "train_loss": progress.get("train_loss"),
+        "seconds": progress["elapsed"],
+    }
 
 
 def describe(journal, s, trainer, folder, max_length, dtype, progress):
     """Prints the derived quantities of the run."""
-    train, held_out = trainer.data.train, trainer.data.evaluation
+    train, held_out, world = trainer.data.train, trainer.data.evaluation, trainer.world
     trained = sum(p.numel() for p in trainer.parameters)
     whole = sum(p.numel() for p in trainer.model.parameters())
-    journal.say(f"{'LoRA' if s.use_lora else 'full'} fine-tuning of {shareable(s.model_name_or_path)}: {trained:,} of {whole:,} "
-                f"parameters trained ({trained / whole:.2%}), {str(dtype).removeprefix('torch.')}, {trainer.world} process(es), "
-                f"run folder {folder}")
+    kind = "LoRA" if s.use_lora else "full"
+    journal.say(f"{kind} fine-tuning of {shareable(s.model_name_or_path)} in {folder}")
+    journal.say(
+        f"{trained:,} of {whole:,} parameters trained ({trained / whole:.2%}), "
+        f"{str(dtype).removeprefix('torch.')} on {world} x {trainer.device.type}"
+    )
     for name, examples in (("training", train), ("evaluation", held_out)):
         if examples is not None:
-            journal.say(f"{name}: {len(examples):,} examples, {len(examples.tokens):,} tokens, {int(examples.labels.sum()):,} of them "
-                        f"labelled; {examples.truncated:,} cut at {max_length} tokens, {examples.dropped:,} dropped without a label")
+            journal.say(
+                f"{name}: {len(examples):,} examples, {len(examples.tokens):,} tokens, {int(examples.labels.sum()):,} "
+                f"labelled; {examples.truncated:,} cut at {max_length} tokens, {examples.dropped:,} dropped without label"
+            )
     if held_out is None:
-        journal.say("no evaluation set: eval_ratio is 0 or there is one record only")
-    journal.say(f"{trainer.total:,} updates of {trainer.per_update} examples = {s.train_batch_size} x "
-                f"{s.gradient_accumulation_steps} x {trainer.world}, {trainer.updates_per_epoch:,} per epoch")
+        journal.say("no evaluation set: eval_ratio is 0, or there is one record only")
+    journal.say(
+        f"{trainer.total:,} updates, {trainer.updates_per_epoch:,} per epoch, of {trainer.per_update} examples "
+        f"= {s.train_batch_size} x {s.gradient_accumulation_steps} x {world}"
+    )
     if progress["step"]:
         journal.say(f"continuing after update {progress['step']:,}")
 
@@ -244,11 +224,20 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
 def run_updates(s, trainer, optimizer, journal, folder, who, progress):
     """Updates until the end, the clock, a signal or a standstill; `progress` is kept up to date and saved."""
     caught = []
-    handlers = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     start = time.monotonic() - progress["elapsed"]
     save_interval = s.save_interval or s.eval_interval
-    bar = tqdm(total=trainer.total, initial=progress["step"], desc="fine-tuning", unit="update", dynamic_ncols=True,
-               disable=trainer.rank > 0, mininterval=0.5 if journal.terminal else 10)
+    bar = tqdm(
+        total=trainer.total,
+        initial=progress["step"],
+        desc="fine-tuning",
+        unit="update",
+        dynamic_ncols=True,
+        disable=trainer.rank > 0,
+        mininterval=0.5 if journal.terminal else 10,
+    )
     try:
         if progress["step"] == 0 and trainer.data.evaluation is not None:
             progress["eval_loss"] = trainer.evaluate()
@@ -260,16 +249,28 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
             loss, labelled, tokens, stop = trainer.gradient(step, int(bool(caught)))
             norm = float(torch.nn.utils.clip_grad_norm_(trainer.parameters, s.max_grad_norm or math.inf))
             if not math.isfinite(loss) or not math.isfinite(norm):
-                raise Diverged(f"loss {loss}, gradient norm {norm} at update {step + 1} (examples {trainer.chosen(step)[:8].tolist()}...); "
-                               f"lower --lr (now {s.lr:g})")
+                examples = trainer.chosen(step)[:8].tolist()
+                raise Diverged(
+                    f"loss {loss}, gradient norm {norm} at update {step + 1} (examples {examples}...); "
+                    f"lower --lr (now {s.lr:g})"
+                )
             rate = learning_rate(s, share_of_run(s, trainer, step + 1, start))
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             optimizer.step()
             progress |= {"step": step + 1, "elapsed": time.monotonic() - start, "train_loss": loss}
             seconds = time.perf_counter() - begin
-            journal.write(step=step + 1, time=progress["elapsed"], epoch=(step + 1) / trainer.updates_per_epoch, loss=loss, lr=rate,
-                          grad_norm=norm, tokens=tokens, labelled_tokens=labelled, tokens_per_second=tokens / seconds)
+            journal.write(
+                step=step + 1,
+                time=progress["elapsed"],
+                epoch=(step + 1) / trainer.updates_per_epoch,
+                loss=loss,
+                lr=rate,
+                grad_norm=norm,
+                tokens=tokens,
+                labelled_tokens=labelled,
+                tokens_per_second=tokens / seconds,
+            )
             bar.update()
             share = share_of_run(s, trainer, step + 1, start)
             if trainer.data.evaluation is not None and ((step + 1) % s.eval_interval == 0 or share >= 1):
@@ -313,34 +314,3 @@ def share_of_run(s, trainer, step: int, start: float) -> float:
             dist.broadcast(clock, 0)
         share = max(share, float(clock))
     return share
-
-
-def save_results(s, model, tokenizer, folder: Path, base_hash: str):
-    """The adapter in the run folder and in adapter_out; the whole model in model_out (in full fine-tuning always)."""
-    if not s.use_lora:
-        save_model(model, tokenizer, s.model_out or folder / "model")
-        return
-    adapter = adapter_of(model, shareable(s.model_name_or_path), base_hash)
-    for place in filter(None, (folder / "adapter", s.adapter_out)):
-        save_adapter(adapter, place, model)
-    if s.model_out:  # into the base as it is stored, not as it was rounded for training
-        base = load_base(s.model_name_or_path, "auto", trust_remote_code=s.trust_remote_code)
-        merged = convert_lora_to_linear_layer(merge_lora(install_adapter(base, adapter)))
-        save_model(merged, tokenizer, s.model_out)
-
-
-def save_model(model, tokenizer, place):
-    """A Hugging Face folder; complete or absent, because it is written beside and then renamed."""
-    place = Path(place)
-    beside = place.with_name(f"{place.name}.tmp")
-    shutil.rmtree(beside, ignore_errors=True)
-    attention, model.config.use_cache = model.config._attn_implementation, True
-    model.set_attn_implementation("sdpa")  # not the name of our own, which nobody else has
-    model.save_pretrained(beside)
-    tokenizer.save_pretrained(beside)
-    model.set_attn_implementation(attention)
-    model.config.use_cache = False
-    if place.exists():
-        shutil.rmtree(place)
-    beside.rename(place)
-

@@ -3,15 +3,9 @@
 Nothing here knows a model family by name: a slow operation is replaced where the replacement gives the same numbers.
 """
 
-import logging
-import os
 from pathlib import Path
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-for name in ("torchao", "torch.utils._pytree"):  # what importing torchao has to say is of no use to the user
-    logging.getLogger(name).setLevel(logging.ERROR)
-
+import finetune_quiet  # noqa: F401  (before transformers)
 import torch
 import torch.nn.functional as F
 import transformers
@@ -53,7 +47,11 @@ def from_pretrained(factory, name: str, **options):
         return factory.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
-        where = "is not a complete model folder" if Path(name).is_dir() else "is neither a folder nor within reach on the hub"
+        where = (
+            "is not a complete model folder"
+            if Path(name).is_dir()
+            else "is neither a folder nor within reach on the hub"
+        )
         raise InputError(f"'{name}' {where}: {reason}") from None
 
 
@@ -64,8 +62,9 @@ def load_tokenizer(name: str, trust_remote_code: bool = False):
 
 def load_base(name: str, dtype=torch.float32, device="cpu", trust_remote_code: bool = False):
     """The base model in `dtype`; only the safetensors weights of a folder are read."""
-    model = from_pretrained(transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code,
-                            use_safetensors=True)
+    model = from_pretrained(
+        transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+    )
     model.config.use_cache = False
     return model.to(device)
 
@@ -95,8 +94,8 @@ class FusedRMSNorm(nn.Module):
 def fuse_operations(model):
     """Replaces activations and norms that are written out in several operations by PyTorch's fused ones.
 
-    GPT-2's `gelu_new` costs about nine times the fused tanh-GELU. A module is replaced only if both give the same numbers on
-    a test input, so a norm that adds one to its weight, say, stays as it is.
+    GPT-2's `gelu_new` costs about nine times the fused tanh-GELU. A module is replaced only if both give the same
+    numbers on a test input, so a norm that adds one to its weight, say, stays as it is.
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -119,8 +118,12 @@ def fused(module):
     else:
         return None
     with torch.no_grad():
-        close = torch.allclose(module(probe).float(), new(probe).float(), rtol=1e-5 if probe.dtype == torch.float32 else 2e-2,
-                               atol=1e-6 if probe.dtype == torch.float32 else 2e-2)
+        close = torch.allclose(
+            module(probe).float(),
+            new(probe).float(),
+            rtol=1e-5 if probe.dtype == torch.float32 else 2e-2,
+            atol=1e-6 if probe.dtype == torch.float32 else 2e-2,
+        )
     return new.train(module.training) if close else None
 
 
@@ -138,20 +141,24 @@ def quantise_base(model):
 def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained_vocabulary: int = 0):
     """The model ready to train, and the sha256 of its base weights.
 
-    LoRA: the frozen base in dtype, the adapter in fp32. Full: weights in fp32, bf16 arithmetic by autocast in the loop.
+    LoRA: the frozen base in dtype, the adapter in fp32. Full: weights in fp32, bf16 arithmetic by autocast in the
+    loop.
     """
     model = load_base(s.model_name_or_path, dtype if s.use_lora else torch.float32, device, s.trust_remote_code)
     vocabulary = model.get_input_embeddings().num_embeddings
     if trained_vocabulary > vocabulary:
-        raise InputError(f"the tokenizer of '{s.model_name_or_path}' has {trained_vocabulary} tokens, its model only {vocabulary}")
+        raise InputError(
+            f"the tokenizer of '{s.model_name_or_path}' has {trained_vocabulary} tokens, its model only {vocabulary}"
+        )
     base_hash = base_sha256(model)
     if s.use_lora:
         torch.manual_seed(s.seed)
         if s.lora_load_path:
             install_adapter(model, load_adapter(s.lora_load_path, model))
         else:
-            convert_linear_layer_to_lora(model, s.lora_module_name, s.lora_dim, s.lora_scaling, s.dropout, s.rslora, s.lora_init,
-                                         s.dora)
+            convert_linear_layer_to_lora(
+                model, s.lora_module_name, s.lora_dim, s.lora_scaling, s.dropout, s.rslora, s.lora_init, s.dora
+            )
         only_optimize_lora_parameters(model)
     set_dropout(model, s.base_dropout)
     fuse_operations(model)

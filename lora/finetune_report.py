@@ -1,4 +1,6 @@
-"""What a run leaves behind: metrics.jsonl, TensorBoard, train_log.txt, then train_data.json, learning_curve.png, response.txt."""
+"""What a run leaves behind: metrics.jsonl, TensorBoard, train_log.txt, then train_data.json, learning_curve.png,
+response.txt.
+"""
 
 import json
 import sys
@@ -45,7 +47,10 @@ class Journal:
         """One line of metrics."""
         if self.quiet:
             return
-        line = {"step": step, **{key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()}}
+        line = {
+            "step": step,
+            **{key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()},
+        }
         self.metrics.write(json.dumps(line) + "\n")
         self.log.write("  ".join(f"{key} {value:.6g}" for key, value in line.items()) + "\n")
         for key, value in values.items():
@@ -98,8 +103,10 @@ def write_report(s: Settings, model, tokenizer, data, folder: Path):
     lines = read_metrics(folder / "metrics.jsonl")
     train = [line for line in lines if "loss" in line]
     evaluation = [line for line in lines if "eval_loss" in line]
-    curves = {"train": {key: [line[key] for line in train] for key in ("step", "epoch", "loss", "lr")},
-              "eval": {"step": [line["step"] for line in evaluation], "loss": [line["eval_loss"] for line in evaluation]}}
+    curves = {
+        "train": {key: [line[key] for line in train] for key in ("step", "epoch", "loss", "lr")},
+        "eval": {"step": [line["step"] for line in evaluation], "loss": [line["eval_loss"] for line in evaluation]},
+    }
     write_atomically(folder / "train_data.json", json.dumps(curves).encode())
     draw_curves(curves, folder / "learning_curve.png")
     if s.response_tokens:
@@ -118,7 +125,9 @@ def draw_curves(curves: dict, path: Path):
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(steps, smooth(losses), color="tab:blue", label="training, smoothed")
     if curves["eval"]["step"]:
-        axes.plot(curves["eval"]["step"], curves["eval"]["loss"], "o-", color="tab:orange", markersize=3, label="evaluation")
+        axes.plot(
+            curves["eval"]["step"], curves["eval"]["loss"], "o-", color="tab:orange", markersize=3, label="evaluation"
+        )
     axes.set(xlabel="updates", ylabel="loss, nats per labelled token")
     axes.legend()
     temporary = path.with_name("learning_curve.tmp.png")
@@ -129,7 +138,9 @@ def draw_curves(curves: dict, path: Path):
 
 @torch.no_grad()
 def answers(s: Settings, model, tokenizer, records: list) -> str:
-    """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p 0.92."""
+    """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p
+    0.92.
+    """
     asked = [(prompt, "", None) for prompt in PROMPTS]
     asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in records]
     model.eval()
@@ -140,12 +151,23 @@ def answers(s: Settings, model, tokenizer, records: list) -> str:
     for instruction, extra, reference in asked:
         prompt, _ = render(s.template, instruction, extra, "", tokenizer)
         ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=s.template != "chat").input_ids.to(model.device)
-        out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=s.response_tokens, do_sample=True,
-                             temperature=0.7, top_p=0.92, top_k=0, use_cache=True, eos_token_id=tokenizer.eos_token_id,
-                             pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id)
-        answer = tokenizer.decode(out[0, ids.shape[1]:], skip_special_tokens=True).strip()
-        parts.append(f"### {instruction}{' ' + extra if extra else ''}\n{answer}\n"
-                     + (f"--- reference: {reference}\n" if reference is not None else ""))
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=s.response_tokens,
+            do_sample=True,
+            temperature=0.7,
+            top_p=0.92,
+            top_k=0,
+            use_cache=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
+        )
+        answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        parts.append(
+            f"### {instruction}{' ' + extra if extra else ''}\n{answer}\n"
+            + (f"--- reference: {reference}\n" if reference is not None else "")
+        )
     model.set_attn_implementation(attention)
     model.train()
     return "\n".join(parts)

@@ -42,7 +42,9 @@ class Settings:
     lora_scaling: float = 32.0
     """alpha; the branch is multiplied by alpha / r"""
     lora_module_name: str = ""
-    """parts of the names of the layers to adapt, separated by commas (h. or q_proj,v_proj); empty: every linear layer of the blocks"""
+    """parts of the names of the layers to adapt, separated by commas (h. or q_proj,v_proj); empty: every linear layer
+    of the blocks
+    """
     lora_load_path: str = ""
     """adapter folder (PEFT's format) to start from"""
     lora_init: Literal["zero", "pissa"] = "zero"
@@ -95,7 +97,9 @@ class Settings:
     base_int8: bool = False
     """store the frozen base's linear layers in 8 bits (torchao), to save memory"""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    """of fp32 matrix products: medium is 2-3 times faster on many CPUs and uses bf16 or TF32 units where there are any"""
+    """of fp32 matrix products: medium is 2-3 times faster on many CPUs and uses bf16 or TF32 units where there are
+    any
+    """
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: a third more work, far less memory"""
     device: str = "auto"
@@ -119,7 +123,14 @@ class Settings:
 
 def check_settings(s: Settings):
     """Raises InputError naming the flag and its value."""
-    for name in ("max_length", "lora_dim", "train_batch_size", "gradient_accumulation_steps", "eval_batch_size", "eval_interval"):
+    for name in (
+        "max_length",
+        "lora_dim",
+        "train_batch_size",
+        "gradient_accumulation_steps",
+        "eval_batch_size",
+        "eval_interval",
+    ):
         if getattr(s, name) < 1:
             raise InputError(f"--{name} is {getattr(s, name)}; it must be at least 1")
     for name in ("lr", "lora_scaling", "loraplus_ratio"):
@@ -140,7 +151,9 @@ def check_settings(s: Settings):
 
 
 def run_folder(s: Settings, now: str) -> Path:
-    """Where the run's files go: output_dir_name under data/runs/lora (as it stands, if it is a path), or a name with the time."""
+    """Where the run's files go: output_dir_name under data/runs/lora (as it stands, if it is a path), or a name with
+    the time.
+    """
     if s.output_dir_name:
         return Path(s.output_dir_name) if "/" in s.output_dir_name else RUNS / s.output_dir_name
     base = re.sub(r"[^\w.-]+", "-", Path(s.model_name_or_path).name)
@@ -148,7 +161,9 @@ def run_folder(s: Settings, now: str) -> Path:
 
 
 def shareable(path: str) -> str:
-    """A path as it may be written into saved files: relative to the repository or the present folder, never a home folder's."""
+    """A path as it may be written into saved files: relative to the repository or the present folder, never a home
+    folder's.
+    """
     if not path or not Path(path).is_absolute():
         return path
     for root in (ROOT, Path.cwd()):

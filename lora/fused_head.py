@@ -1,8 +1,8 @@
 """Cross-entropy at the labelled positions only, its gradient made in the forward pass, in chunks.
 
-GPT-2's head (768 -> 50,257) is 31% of the model's matmul FLOPs, and its logits in fp32 are 200 KB per token: PEFT's step spends
-about half its time and most of its memory there. Only positions with a label need logits, and a chunk of them lives only
-until its gradient (softmax - one-hot) W is formed, so the logits of a whole batch never exist.
+GPT-2's head (768 -> 50,257) is 31% of the model's matmul FLOPs, and its logits in fp32 are 200 KB per token: PEFT's
+step spends about half its time and most of its memory there. Only positions with a label need logits, and a chunk of
+them lives only until its gradient (softmax - one-hot) W is formed, so the logits of a whole batch never exist.
 
 Shapes: M labelled positions, C channels, V vocabulary, K rows of a chunk.
 """
@@ -26,14 +26,14 @@ class HeadCrossEntropy(torch.autograd.Function):
         d_weight = torch.zeros_like(weight) if needs_weight else None
         total = torch.zeros((), device=hidden.device, dtype=torch.float64)
         for start in range(0, len(hidden), chunk):
-            h, y = hidden[start:start + chunk], targets[start:start + chunk, None]
+            h, y = hidden[start : start + chunk], targets[start : start + chunk, None]
             p = F.log_softmax(h @ weight.t().to(h.dtype), dim=1, dtype=torch.float32)  # (K, V)
             total -= p.gather(1, y).sum(dtype=torch.float64)
             if needs_hidden or needs_weight:
                 p.exp_().scatter_add_(1, y, torch.full_like(y, -1, dtype=torch.float32))  # d loss / d logits
                 p = p.to(h.dtype)
                 if needs_hidden:
-                    torch.mm(p, weight.to(h.dtype), out=d_hidden[start:start + chunk])
+                    torch.mm(p, weight.to(h.dtype), out=d_hidden[start : start + chunk])
                 if needs_weight:
                     d_weight += p.t() @ h
         ctx.save_for_backward(d_hidden, d_weight)
@@ -43,8 +43,11 @@ class HeadCrossEntropy(torch.autograd.Function):
     def backward(ctx, g):
         """Gradients of hidden and weight for g, a scalar."""
         d_hidden, d_weight = ctx.saved_tensors
-        return (None if d_hidden is None else d_hidden * g.to(d_hidden.dtype),
-                None if d_weight is None else d_weight * g.to(d_weight.dtype), None)
+        return (
+            None if d_hidden is None else d_hidden * g.to(d_hidden.dtype),
+            None if d_weight is None else d_weight * g.to(d_weight.dtype),
+            None,
+        )
 
 
 def has_plain_head(model) -> bool:
@@ -55,9 +58,11 @@ def has_plain_head(model) -> bool:
 
 
 def labelled_loss(model, batch) -> torch.Tensor:
-    """Sum of the cross-entropy over the batch's labelled positions, fp32 scalar; divide by the number of labels yourself.
+    """Sum of the cross-entropy over the batch's labelled positions, fp32 scalar; divide by the number of labels
+    yourself.
 
-    batch: packing.Batch, its `predict` (M) the flat positions whose next token is labelled, `targets` (M) those tokens.
+    batch: packing.Batch, its `predict` (M) the flat positions whose next token is labelled, `targets` (M) those
+    tokens.
     """
     if has_plain_head(model):
         hidden = model.base_model(**batch.inputs, use_cache=False).last_hidden_state  # (rows, T, C)

@@ -1,4 +1,5 @@
-"""Records to labelled tokens: which file formats are read, how a record becomes a prompt and an answer, where the loss is.
+"""Records to labelled tokens: which file formats are read, how a record becomes a prompt and an answer, where the
+loss is.
 
     examples = load_examples("data/instructions/stories_train.json", tokenizer, template="seed", max_length=512)
 
@@ -7,10 +8,11 @@ A file is a JSON list or JSONL of records, or plain text:
     {"instruction", "input" (may be missing or empty), "output"}   Alpaca's schema, laid out by a template
     {"prompt", "completion"}                                       taken as they are ("chat": as a dialogue)
     {"text"} or a .txt file, documents ended by a line <|endoftext|>   text_mode "documents" or "blocks"
-    {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a word
+    {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a
+    word
 
-The loss is taken on the answer and its end token only. A label is chosen by its position, never by its token id: where the
-padding token is also the end token, as in GPT-2, the end is still learned.
+The loss is taken on the answer and its end token only. A label is chosen by its position, never by its token id:
+where the padding token is also the end token, as in GPT-2, the end is still learned.
 
 Shapes: L tokens of one example.
 """
@@ -37,8 +39,10 @@ def seed_prompt(instruction: str, extra: str) -> str:
 def alpaca_prompt(instruction: str, extra: str) -> str:
     """Stanford Alpaca's two prompts (tatsu-lab/stanford_alpaca, train.py), with and without an input."""
     if extra:
-        return (f"{ALPACA_HEAD}, paired with an input that provides further context. {ALPACA_TAIL}{instruction}"
-                f"\n\n### Input:\n{extra}\n\n### Response:")
+        return (
+            f"{ALPACA_HEAD}, paired with an input that provides further context. {ALPACA_TAIL}{instruction}"
+            f"\n\n### Input:\n{extra}\n\n### Response:"
+        )
     return f"{ALPACA_HEAD}. {ALPACA_TAIL}{instruction}\n\n### Response:"
 
 
@@ -64,8 +68,10 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
         prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
         if not whole.startswith(prompt):
-            raise InputError("this chat template rewrites the question once it is answered; use --template seed or alpaca")
-        return prompt, whole[len(prompt):].rstrip("\n")
+            raise InputError(
+                "this chat template rewrites the question once it is answered; use --template seed or alpaca"
+            )
+        return prompt, whole[len(prompt) :].rstrip("\n")
     raise InputError(f"unknown template '{template}'; use seed, alpaca or chat")
 
 
@@ -123,19 +129,21 @@ def check_record(record, where: str):
 
 
 def split_records(records: list, eval_ratio: float) -> tuple[list, list]:
-    """(training, evaluation): the last eval_ratio of the records, at least one of each where there are two; always the same."""
+    """(training, evaluation): the last eval_ratio of the records, at least one of each where there are two; always
+    the same.
+    """
     if not 0 <= eval_ratio < 1:
         raise InputError(f"eval_ratio is {eval_ratio}; it must be at least 0 and below 1")
     count = round(len(records) * eval_ratio)
     if eval_ratio > 0 and len(records) > 1:
         count = min(max(count, 1), len(records) - 1)
-    return records[:len(records) - count], records[len(records) - count:]
+    return records[: len(records) - count], records[len(records) - count :]
 
 
 @dataclass
 class Examples:
-    """Tokenised examples, end to end in one array. Example i is tokens[starts[i]:starts[i + 1]], L = lengths[i] tokens, of
-    which those from first_label[i] >= 1 on are predicted. `dropped` had no label left after truncation.
+    """Tokenised examples, end to end in one array. Example i is tokens[starts[i]:starts[i + 1]], L = lengths[i]
+    tokens, of which those from first_label[i] >= 1 on are predicted. `dropped` had no label left after truncation.
     """
 
     tokens: np.ndarray  # (sum of L,) int32
@@ -148,7 +156,7 @@ class Examples:
         return len(self.first_label)
 
     def __getitem__(self, i):
-        return self.tokens[self.starts[i]:self.starts[i + 1]]
+        return self.tokens[self.starts[i] : self.starts[i + 1]]
 
     @property
     def lengths(self):
@@ -171,7 +179,7 @@ def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Example
         if len(prompt) + len(answer) > max_length:
             truncated += 1
             if keep_end_of_prompt:
-                prompt = prompt[-max(max_length - len(answer), 1):]
+                prompt = prompt[-max(max_length - len(answer), 1) :]
         ids, label = [*prompt, *answer][:max_length], max(len(prompt), 1)
         if label >= len(ids):
             dropped += 1
@@ -190,27 +198,30 @@ def tokenize(texts: list[str], tokenizer, start: bool) -> list[list[int]]:
     return ids if bos is None else [[bos, *row] for row in ids]
 
 
-def encode_records(records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents",
-                   train_on_prompt=False) -> Examples:
+def encode_records(
+    records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False
+) -> Examples:
     """Records of one schema to Examples.
 
     text_mode says what becomes of {"text"} records: "documents" (one example each, cut at max_length), "blocks" (all
-    text end to end, cut into max_length tokens) or "sentiment" (the label as the answer). train_on_prompt puts the loss on the
-    prompt as well. Prompt and answer are tokenised apart, as they are when the model is asked.
+    text end to end, cut into max_length tokens) or "sentiment" (the label as the answer). train_on_prompt puts the
+    loss on the prompt as well. Prompt and answer are tokenised apart, as they are when the model is asked.
     """
     if tokenizer.eos_token_id is None:
         raise InputError("the tokenizer names no end token (eos_token), so the end of an answer cannot be learned")
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
     eos, chat = tokenizer.eos_token, template == "chat"
-    texts = [record for record in records if "text" in record and "instruction" not in record and "prompt" not in record]
+    texts = [
+        record for record in records if "text" in record and "instruction" not in record and "prompt" not in record
+    ]
     if texts and len(texts) < len(records):
         raise InputError("records with text alone and with answers are mixed; put them in two files")
     if texts and text_mode != "sentiment":
         documents = tokenize([record["text"] + eos for record in records], tokenizer, start=True)
         if text_mode == "blocks":
             stream = [token for document in documents for token in document]
-            documents = [stream[i:i + max_length] for i in range(0, len(stream), max_length)]
+            documents = [stream[i : i + max_length] for i in range(0, len(stream), max_length)]
         elif text_mode != "documents":
             raise InputError(f"unknown text_mode '{text_mode}'; use documents, blocks or sentiment")
         return collect((([], document) for document in documents), max_length)
@@ -218,7 +229,9 @@ def encode_records(records: list[dict], tokenizer, template="seed", max_length=5
     for number, record in enumerate(records, 1):
         if texts:
             if record.get("label") not in (0, 1):
-                raise InputError(f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}")
+                raise InputError(
+                    f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}"
+                )
             pairs.append((sentiment_prompt(record["text"]), SENTIMENT[record["label"]] + eos))
         elif "instruction" in record:
             extra = record.get("input", "")
@@ -236,7 +249,9 @@ def encode_records(records: list[dict], tokenizer, template="seed", max_length=5
     return collect(both, max_length, keep_end_of_prompt=bool(texts))
 
 
-def load_examples(path, tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False) -> Examples:
+def load_examples(
+    path, tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False
+) -> Examples:
     """A whole file as Examples; InputError where no example is left."""
     examples = encode_records(read_records(path), tokenizer, template, max_length, text_mode, train_on_prompt)
     if not len(examples):

@@ -1,4 +1,5 @@
-"""LoRA by hand: a frozen linear layer plus a trainable product of two thin matrices (Hu et al. 2021, arXiv:2106.09685).
+"""LoRA by hand: a frozen linear layer plus a trainable product of two thin matrices (Hu et al. 2021,
+arXiv:2106.09685).
 
     from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
     model = AutoModelForCausalLM.from_pretrained("gpt2")
@@ -8,19 +9,22 @@
 
     y = x W^T + b + s (x A) B        s = alpha / r, or alpha / sqrt(r) (rsLoRA, arXiv:2312.03732)
 
-Why B starts at zero: then y is the base model's output, bit for bit, and training starts from the base model's loss. A must
-not be zero as well: dL/dB = s (xA)^T g and dL/dA = s x^T (g B^T), so with both zero both gradients vanish forever.
+Why B starts at zero: then y is the base model's output, bit for bit, and training starts from the base model's loss.
+A must not be zero as well: dL/dB = s (xA)^T g and dL/dA = s x^T (g B^T), so with both zero both gradients vanish
+forever.
 
-Why (xA)B and not x(AB): per token the branch costs 2 r (in + out) FLOPs beside the base layer's 2 in out, 2% at r = 8 and
-in = out = 768. Forming W + sAB costs 2 r in out FLOPs once per step, whatever the number of tokens N, so it needs
-fewer FLOPs as soon as N > in out / (in + out) (384 tokens here); but it needs a second copy of every adapted W (memory of
-the base model again), rounds the update into W's type (bf16 keeps 8 bits: a small update is lost), allows no dropout on the
-branch and only one adapter per pass. lora/bench.py measures both.
+Why (xA)B and not x(AB): per token the branch costs 2 r (in + out) FLOPs beside the base layer's 2 in out, 2% at r = 8
+and in = out = 768. Forming W + sAB costs 2 r in out FLOPs once per step, whatever the number of tokens N, so it needs
+fewer FLOPs as soon as N > in out / (in + out) (384 tokens here); but it needs a second copy of every adapted W
+(memory of the base model again), rounds the update into W's type (bf16 keeps 8 bits: a small update is lost), allows
+no dropout on the branch and only one adapter per pass. lora/bench.py measures both.
 
-Backward: with g = dL/dy (N, out), h = xA (N, R):  dB = s h^T g,  dA = x^T (s g B^T),  dx = g W + (s g B^T) A^T. Only x, h and
-the parameters are needed; W gets no gradient, so unlike plain autograd nothing of size (N, out) is kept for it.
+Backward: with g = dL/dy (N, out), h = xA (N, R):  dB = s h^T g,  dA = x^T (s g B^T),  dx = g W + (s g B^T) A^T. Only
+x, h and the parameters are needed; W gets no gradient, so unlike plain autograd nothing of size (N, out) is kept for
+it.
 
-Shapes: N tokens, R rank, in / out the layer's features. A is `lora_right_weight` (in, R), B is `lora_left_weight` (R, out).
+Shapes: N tokens, R rank, in / out the layer's features. A is `lora_right_weight` (in, R), B is `lora_left_weight` (R,
+out).
 """
 
 import math
@@ -76,16 +80,26 @@ def dense(weight: Tensor, dtype: torch.dtype) -> Tensor:
 class LoRALinear(nn.Module):
     """A frozen linear layer with one low-rank branch.
 
-    weight (out, in) and bias (out) or None are the base layer's and are never changed (`merge` replaces, `unmerge` puts
-    back). lora_dim is R; lora_scaling is alpha; lora_dropout acts on the branch's input. `is_conv1d`: the base layer was a
-    Conv1D, whose (in, out) weight is viewed transposed here. init: "zero" (Kaiming-uniform A with a = sqrt 5, zero B) or
-    "pissa" (the top R singular triples of W, arXiv:2404.02948; their product is subtracted again in the branch, so that W
-    stays as it is and the first output is the base layer's). dora: W + sAB with its rows' norms as
-    parameters (arXiv:2402.09353).
+    weight (out, in) and bias (out) or None are the base layer's and are never changed (`merge` replaces, `unmerge`
+    puts back). lora_dim is R; lora_scaling is alpha; lora_dropout acts on the branch's input. `is_conv1d`: the base
+    layer was a Conv1D, whose (in, out) weight is viewed transposed here. init: "zero" (Kaiming-uniform A with a =
+    sqrt 5, zero B) or "pissa" (the top R singular triples of W, arXiv:2404.02948; their product is subtracted again
+    in the branch, so that W stays as it is and the first output is the base layer's). dora: W + sAB with its rows'
+    norms as parameters (arXiv:2402.09353).
     """
 
-    def __init__(self, weight, bias, lora_dim, lora_scaling, lora_dropout=0.0, rslora=False, init="zero", dora=False,
-                 is_conv1d=False):
+    def __init__(
+        self,
+        weight,
+        bias,
+        lora_dim,
+        lora_scaling,
+        lora_dropout=0.0,
+        rslora=False,
+        init="zero",
+        dora=False,
+        is_conv1d=False,
+    ):
         super().__init__()
         if lora_dim < 1:
             raise InputError(f"lora_dim is {lora_dim}; the rank must be at least 1")
@@ -132,8 +146,10 @@ class LoRALinear(nn.Module):
         """A (in, R) and B (R, out) of the branch against the unchanged W; for PiSSA of rank 2R: AB - A0 B0."""
         if self.lora_initial_right is None:
             return self.lora_right_weight, self.lora_left_weight
-        return (torch.cat([self.lora_right_weight, self.lora_initial_right], 1),
-                torch.cat([self.lora_left_weight, -self.lora_initial_left], 0))
+        return (
+            torch.cat([self.lora_right_weight, self.lora_initial_right], 1),
+            torch.cat([self.lora_left_weight, -self.lora_initial_left], 0),
+        )
 
     def forward(self, x):
         """The layer's output: x (..., in) -> (..., out)."""
@@ -161,7 +177,9 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self):
-        """W becomes W + s (AB)^T (DoRA: with the learned norms); a second call changes nothing. The base's bits are kept."""
+        """W becomes W + s (AB)^T (DoRA: with the learned norms); a second call changes nothing. The base's bits are
+        kept.
+        """
         if self.base_weight is not None:
             return
         merged = self.merged_direction()
@@ -183,8 +201,11 @@ class LoRALinear(nn.Module):
         """The layer as an nn.Linear or Conv1D, with the weight that is in place now (merged or not)."""
         weight = self.weight.data.t().contiguous() if self.is_conv1d else self.weight.data
         with torch.device("meta"):  # no memory, no random numbers: the tensors are set below
-            layer = (Conv1D(self.out_features, self.in_features) if self.is_conv1d
-                     else nn.Linear(self.in_features, self.out_features, bias=self.bias is not None))
+            layer = (
+                Conv1D(self.out_features, self.in_features)
+                if self.is_conv1d
+                else nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+            )
         layer.weight = nn.Parameter(weight, requires_grad=False)
         if self.bias is not None:
             layer.bias = nn.Parameter(self.bias.data, requires_grad=False)
@@ -208,9 +229,10 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     """Names of the layers to adapt.
 
-    pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither head nor
-    embeddings; "attn,c_fc" takes the layers whose name contains one of the parts. Raises InputError where nothing
-    matches, listing what there is, and where the output head would be taken that shares its weight with the embedding.
+    pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither
+    head nor embeddings; "attn,c_fc" takes the layers whose name contains one of the parts. Raises InputError where
+    nothing matches, listing what there is, and where the output head would be taken that shares its weight with the
+    embedding.
 
     >>> target_layers(llama, "q_proj,v_proj")[:2]
     ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.v_proj']
@@ -227,8 +249,10 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     embedding = model.get_input_embeddings().weight if hasattr(model, "get_input_embeddings") else None
     tied = [name for name in names if layers[name].weight is embedding]
     if tied:
-        raise InputError(f"'{tied[0]}' shares its weight with the input embedding and cannot be adapted alone; "
-                         "name a narrower lora_module_name")
+        raise InputError(
+            f"'{tied[0]}' shares its weight with the input embedding and cannot be adapted alone; "
+            "name a narrower lora_module_name"
+        )
     return names
 
 
@@ -238,9 +262,12 @@ def replace_module(model: nn.Module, name: str, new: nn.Module):
     setattr(model.get_submodule(parent), child, new)
 
 
-def convert_linear_layer_to_lora(model, part_module_name="", lora_dim=8, lora_scaling=16.0, lora_dropout=0.0,
-                                 rslora=False, init="zero", dora=False):
-    """Replaces the layers that `target_layers(model, part_module_name)` names by LoRALinear, in place; returns the model."""
+def convert_linear_layer_to_lora(
+    model, part_module_name="", lora_dim=8, lora_scaling=16.0, lora_dropout=0.0, rslora=False, init="zero", dora=False
+):
+    """Replaces the layers that `target_layers(model, part_module_name)` names by LoRALinear, in place; returns the
+    model.
+    """
     for name in target_layers(model, part_module_name):
         layer = model.get_submodule(name)
         is_conv1d = isinstance(layer, Conv1D)

@@ -1,18 +1,20 @@
-"""Sequences laid end to end without padding, and causal attention that keeps them apart, for every Hugging Face family.
+"""Sequences laid end to end without padding, and causal attention that keeps them apart, for every Hugging Face
+family.
 
     batch = pack(examples, [4, 0, 7], device)         # one row of N tokens, positions starting anew in each sequence
     use_packed_attention(model)
     hidden = model.base_model(**batch.inputs).last_hidden_state
 
-With random batches of 16 only 39% of Alpaca's positions are text: padding is the largest waste in fine-tuning. The model's
-linear layers and norms do not care where a sequence ends; attention does, and transformers lets it be replaced: the
-registered function gets the layout as a keyword argument that the model hands down.
+With random batches of 16 only 39% of Alpaca's positions are text: padding is the largest waste in fine-tuning. The
+model's linear layers and norms do not care where a sequence ends; attention does, and transformers lets it be
+replaced: the registered function gets the layout as a keyword argument that the model hands down.
 
-On a GPU in 16 bits attention is torch's variable-length flash kernel. Elsewhere sequences of similar length go through
-`scaled_dot_product_attention` together, right-padded for that moment only: a causal query never sees what lies to its
-right, so padding needs no mask.
+On a GPU in 16 bits attention is torch's variable-length flash kernel. Elsewhere sequences of similar length go
+through `scaled_dot_product_attention` together, right-padded for that moment only: a causal query never sees what
+lies to its right, so padding needs no mask.
 
-Shapes: B rows, T positions, N tokens of all sequences, n sequences, S the longest of a group, H heads, D head size, M labels.
+Shapes: B rows, T positions, N tokens of all sequences, n sequences, S the longest of a group, H heads, D head size, M
+labels.
 """
 
 from dataclasses import dataclass
@@ -42,10 +44,14 @@ class Group:
 
 @dataclass
 class Layout:
-    """Where the sequences lie in a packed row: groups for the padded way, cumulative lengths (n + 1) for the flash kernel."""
+    """Where the sequences lie in a packed row: groups for the padded way, cumulative lengths (n + 1) for the flash
+    kernel.
+    """
 
     groups: list[Group]
-    restore: Tensor | None  # (N,) position of each token among the padded outputs of all groups; None if nothing is padded
+    restore: (
+        Tensor | None
+    )  # (N,) position of each token among the padded outputs of all groups; None if nothing is padded
     cumulative: Tensor
     longest: int
 
@@ -85,7 +91,7 @@ def lay_out(lengths: list[int], device) -> Layout:
         inside = np.minimum(steps, np.asarray(lengths[first:last])[:, None] - 1)  # padding repeats the last token
         gather = torch.from_numpy(starts[first:last, None] + inside).to(device) if lengths[last - 1] < longest else None
         groups.append(Group(int(starts[first]), int(starts[last]), last - first, longest, gather))
-        restore += [padded + row * longest + steps[:lengths[first + row]] for row in range(last - first)]
+        restore += [padded + row * longest + steps[: lengths[first + row]] for row in range(last - first)]
         padded += longest * (last - first)
     return Layout(
         groups,
@@ -102,14 +108,18 @@ def pack(examples: Examples, chosen, device="cpu") -> Batch:
     lengths = [len(row) for row in rows]
     tokens = np.concatenate(rows).astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    labelled = np.concatenate([np.arange(starts[k] + examples.first_label[i], starts[k + 1]) for k, i in enumerate(chosen)])
+    labelled = np.concatenate(
+        [np.arange(starts[k] + examples.first_label[i], starts[k + 1]) for k, i in enumerate(chosen)]
+    )
     positions = np.concatenate([np.arange(length) for length in lengths])
     inputs = {
         "input_ids": torch.from_numpy(tokens)[None].to(device),
         "position_ids": torch.from_numpy(positions)[None].to(device),
         "layout": lay_out(lengths, device),
     }
-    return Batch(inputs, torch.from_numpy(labelled - 1).to(device), torch.from_numpy(tokens[labelled]).to(device), len(tokens))
+    return Batch(
+        inputs, torch.from_numpy(labelled - 1).to(device), torch.from_numpy(tokens[labelled]).to(device), len(tokens)
+    )
 
 
 def pad(examples: Examples, chosen, device="cpu", pad_id: int = 0) -> Batch:
@@ -118,17 +128,35 @@ def pad(examples: Examples, chosen, device="cpu", pad_id: int = 0) -> Batch:
     longest = max(len(row) for row in rows)
     ids = np.full((len(rows), longest), pad_id, np.int64)
     for row, tokens in zip(ids, rows, strict=True):
-        row[:len(tokens)] = tokens
-    labelled = np.concatenate([k * longest + np.arange(examples.first_label[i], len(examples[i])) for k, i in enumerate(chosen)])
-    return Batch({"input_ids": torch.from_numpy(ids).to(device)}, torch.from_numpy(labelled - 1).to(device),
-                 torch.from_numpy(ids.reshape(-1)[labelled]).to(device), sum(len(row) for row in rows))
+        row[: len(tokens)] = tokens
+    labelled = np.concatenate(
+        [k * longest + np.arange(examples.first_label[i], len(examples[i])) for k, i in enumerate(chosen)]
+    )
+    return Batch(
+        {"input_ids": torch.from_numpy(ids).to(device)},
+        torch.from_numpy(labelled - 1).to(device),
+        torch.from_numpy(ids.reshape(-1)[labelled]).to(device),
+        sum(len(row) for row in rows),
+    )
 
 
-def packed_causal_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, sliding_window=None,
-                            layout: Layout | None = None, **options):
+def packed_causal_attention(
+    module,
+    query,
+    key,
+    value,
+    attention_mask,
+    scaling=None,
+    dropout=0.0,
+    sliding_window=None,
+    layout: Layout | None = None,
+    **options,
+):
     """Attention within each sequence. query (1, H, N, D), key and value (1, H_kv, N, D) -> ((1, N, H, D), None)."""
     if layout is None:
-        raise InputError(f"{type(module).__name__} does not hand the packing layout to its attention; use --packing False")
+        raise InputError(
+            f"{type(module).__name__} does not hand the packing layout to its attention; use --packing False"
+        )
     if options.get("softcap") is not None or options.get("s_aux") is not None:
         raise InputError(f"{type(module).__name__} uses soft-capped or sink attention; use --packing False")
     window = sliding_window if sliding_window is not None and sliding_window < layout.longest else None
@@ -144,8 +172,18 @@ def flash_attention(query, key, value, layout, scaling, window):
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
-    return varlen_attn(q, k, v, layout.cumulative, layout.cumulative, layout.longest, layout.longest, scale=scaling,
-                       window_size=(-1 if window is None else window - 1, 0), enable_gqa=q.shape[1] != k.shape[1])
+    return varlen_attn(
+        q,
+        k,
+        v,
+        layout.cumulative,
+        layout.cumulative,
+        layout.longest,
+        layout.longest,
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        enable_gqa=q.shape[1] != k.shape[1],
+    )
 
 
 def grouped_attention(query, key, value, layout, scaling, dropout, window):
@@ -167,11 +205,12 @@ def grouped_attention(query, key, value, layout, scaling, dropout, window):
 
 
 class ShortAttention(torch.autograd.Function):
-    """Causal attention written out as batched products: on CPUs, in bf16, 1.6 to 6 times as fast as PyTorch's fused kernel.
+    """Causal attention written out as batched products: on CPUs, in bf16, 1.6 to 6 times as fast as PyTorch's fused
+    kernel.
 
     Like that one it keeps only q, k and v, and makes the probabilities again in the backward pass (Dao et al. 2022,
-    arXiv:2205.14135, section 3.1); unlike it, the (n, H, S, S) probabilities of a group exist for a moment, in bf16: its
-    gradients differ from fp32's by 0.5-0.9% where the kernel's differ by 0.4-0.6%.
+    arXiv:2205.14135, section 3.1); unlike it, the (n, H, S, S) probabilities of a group exist for a moment, in bf16:
+    its gradients differ from fp32's by 0.5-0.9% where the kernel's differ by 0.4-0.6%.
     """
 
     @staticmethod
@@ -190,8 +229,13 @@ class ShortAttention(torch.autograd.Function):
         p = ShortAttention.probabilities(q, k, ctx.scale, ctx.window)
         dp = torch.bmm(g, v.transpose(1, 2))
         ds = torch._softmax_backward_data(dp, p, -1, dp.dtype).mul_(ctx.scale)
-        return (torch.bmm(ds, k).view(shape), torch.bmm(ds.transpose(1, 2), q).view(shape),
-                torch.bmm(p.transpose(1, 2), g).view(shape), None, None)
+        return (
+            torch.bmm(ds, k).view(shape),
+            torch.bmm(ds.transpose(1, 2), q).view(shape),
+            torch.bmm(p.transpose(1, 2), g).view(shape),
+            None,
+            None,
+        )
 
     @staticmethod
     def probabilities(q, k, scale, window):
@@ -210,7 +254,7 @@ def visible(length: int, window: int | None, device):
 def select(tensor, group: Group):
     """The group's sequences, padded: (H, N, D) -> (n, H, S, D)."""
     whole = group.gather is None
-    part = tensor[:, group.start:group.stop] if whole else tensor.index_select(1, group.gather.flatten())
+    part = tensor[:, group.start : group.stop] if whole else tensor.index_select(1, group.gather.flatten())
     return part.unflatten(1, (group.sequences, group.longest)).transpose(0, 1)
 
 
@@ -218,7 +262,9 @@ def use_packed_attention(model):
     """Makes the model attend within the sequences of `pack`; model.set_attn_implementation("sdpa") undoes it."""
     AttentionInterface.register(NAME, packed_causal_attention)
     if not model._can_set_attn_implementation():
-        raise InputError(f"{type(model).__name__} has an attention of its own that cannot be replaced; use --packing False")
+        raise InputError(
+            f"{type(model).__name__} has an attention of its own that cannot be replaced; use --packing False"
+        )
     model.set_attn_implementation(NAME)
     return model
 
@@ -231,12 +277,12 @@ def plan_epoch(lengths, per_update: int, seed: int, epoch: int, bucket: bool) ->
     """
     random = np.random.default_rng([seed, epoch])
     order = random.permutation(len(lengths))
-    updates = [order[i:i + per_update] for i in range(0, len(order), per_update)]
+    updates = [order[i : i + per_update] for i in range(0, len(order), per_update)]
     if not bucket:
         return updates
     updates = []
     for i in range(0, len(order), 16 * per_update):
-        window = order[i:i + 16 * per_update]
+        window = order[i : i + 16 * per_update]
         window = window[np.argsort(-np.asarray(lengths)[window], kind="stable")]
-        updates += [window[j:j + per_update] for j in range(0, len(window), per_update)]
+        updates += [window[j : j + per_update] for j in range(0, len(window), per_update)]
     return [updates[i] for i in random.permutation(len(updates))]

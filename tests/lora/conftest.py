@@ -23,20 +23,44 @@ from transformers import (
 torch.set_num_threads(1)
 NAMES, ANIMALS = ["Tom", "Mia", "Ben", "Lily"], ["cat", "dog", "fox", "bear", "owl"]
 RECORDS = [
-    {"instruction": f"Write about a {animal}.", "input": f"{name} is here" if i % 3 else "",
-     "output": f"{name} saw a {animal}. " * (1 + i % 4) + "The end."}
+    {
+        "instruction": f"Write about a {animal}.",
+        "input": f"{name} is here" if i % 3 else "",
+        "output": f"{name} saw a {animal}. " * (1 + i % 4) + "The end.",
+    }
     for i, (name, animal) in enumerate((name, animal) for name in NAMES for animal in ANIMALS)
 ] * 2
 
 
 def build_model(kind: str, vocabulary: int = 320, seed: int = 0, bias: bool = False):
-    """A random model with two blocks of width 32: gpt2 (Conv1D, tied head), llama (Linear, free head) or qwen3 (tied)."""
+    """A random model, two blocks of width 32: gpt2 (Conv1D, tied head), llama (Linear, free head) or qwen3 (tied)."""
     torch.manual_seed(seed)
     if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=4, n_positions=128, resid_pdrop=0.0,
-                                          embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0))
-    options = {"vocab_size": vocabulary, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-               "num_key_value_heads": 2, "attention_bias": bias, "bos_token_id": 0, "eos_token_id": 0}
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocabulary,
+                n_embd=32,
+                n_layer=2,
+                n_head=4,
+                n_positions=128,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                bos_token_id=0,
+                eos_token_id=0,
+            )
+        )
+    options = {
+        "vocab_size": vocabulary,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "attention_bias": bias,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
     if kind == "llama":
         return LlamaForCausalLM(LlamaConfig(**options, mlp_bias=bias, tie_word_embeddings=False))
     return Qwen3ForCausalLM(Qwen3Config(**options, head_dim=8, tie_word_embeddings=True))
@@ -69,8 +93,13 @@ def tokenizer():
     tok.decoder = decoders.ByteLevel()
     tok.train_from_iterator(
         (" ".join(record.values()) for record in RECORDS),
-        trainers.BpeTrainer(vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                            show_progress=False))
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=["<|endoftext|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tok, eos_token="<|endoftext|>")
 
 

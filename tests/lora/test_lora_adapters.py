@@ -16,8 +16,9 @@ from adapters import (
     save_adapter,
 )
 from finetune_settings import InputError
-from lora import convert_linear_layer_to_lora, lora_layers, merge_lora, target_layers
 from safetensors.torch import load_file, save_file
+
+from lora import convert_linear_layer_to_lora, lora_layers, merge_lora, target_layers
 
 IDS = torch.arange(14)[None]
 VARIANTS = [{}, {"rslora": True}, {"dora": True}, {"init": "pissa"}]
@@ -40,16 +41,25 @@ def test_peft_loads_ours_with_the_same_logits(make_model, randomise, tmp_path, k
     torch.testing.assert_close(back(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"use_dora": True},
-                                     {"rank_pattern": {"{a}": 2}, "alpha_pattern": {"{a}": 5}}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"{a}": 2}, "alpha_pattern": {"{a}": 5}}],
+    ids=str,
+)
 @pytest.mark.parametrize(("kind", "bias"), [("gpt2", True), ("llama", False), ("qwen3", True)])
 def test_ours_loads_pefts_with_the_same_logits(make_model, randomise, tmp_path, kind, bias, options):
     base = make_model(kind, bias=bias)
     suffixes = [name.rpartition(".")[2] for name in target_layers(base)]
-    options = {key: {name.format(a=suffixes[0]): v for name, v in value.items()} if isinstance(value, dict) else value
-               for key, value in options.items()}
-    theirs = peft.get_peft_model(copy.deepcopy(base), peft.LoraConfig(
-        r=4, lora_alpha=8, target_modules=suffixes, fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM", **options)).eval()
+    options = {
+        key: {name.format(a=suffixes[0]): v for name, v in value.items()} if isinstance(value, dict) else value
+        for key, value in options.items()
+    }
+    theirs = peft.get_peft_model(
+        copy.deepcopy(base),
+        peft.LoraConfig(
+            r=4, lora_alpha=8, target_modules=suffixes, fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM", **options
+        ),
+    ).eval()
     randomise(theirs).save_pretrained(tmp_path)
     ours = install_adapter(base.eval(), load_adapter(tmp_path, base))
     torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
@@ -61,7 +71,14 @@ def test_tied_embedding_is_untouched_and_not_saved(make_model, randomise, tmp_pa
     assert ours.lm_head.weight is ours.model.embed_tokens.weight
     assert not [key for key in load_file(tmp_path / "adapter_model.safetensors") if "head" in key or "embed" in key]
     assert json.loads((tmp_path / "adapter_config.json").read_text())["target_modules"] == [
-        "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
+        "down_proj",
+        "gate_proj",
+        "k_proj",
+        "o_proj",
+        "q_proj",
+        "up_proj",
+        "v_proj",
+    ]
 
 
 def test_a_part_of_the_layers_is_named_in_full(make_model, randomise, tmp_path):
@@ -90,8 +107,10 @@ def test_adapter_on_another_base_is_refused_naming_both(make_model, randomise, t
 
 
 def test_switching_equals_each_adapter_alone(make_model, randomise):
-    adapters = [adapter_of(adapted(make_model("gpt2"), randomise, rank, seed=rank, pattern=part))
-                for rank, part in ((2, "attn"), (5, "mlp"))]
+    adapters = [
+        adapter_of(adapted(make_model("gpt2"), randomise, rank, seed=rank, pattern=part))
+        for rank, part in ((2, "attn"), (5, "mlp"))
+    ]
     alone = [install_adapter(make_model("gpt2").eval(), adapter)(IDS).logits for adapter in adapters]
     model = make_model("gpt2").eval()
     for i in (0, 1, 0):
@@ -104,8 +123,12 @@ def test_combining_is_the_weighted_sum_of_the_updates(make_model, randomise):
     second = adapter_of(adapted(make_model("gpt2"), randomise, 5, 3, seed=2, pattern="attn", rslora=True))
     combined = combine_adapters([(first, 0.7), (second, -0.4)])
     for name, branch in combined.branches.items():
-        expected = sum(weight * part.scaling * part.right @ part.left for adapter, weight in ((first, 0.7), (second, -0.4))
-                       for key, part in adapter.branches.items() if key == name)
+        expected = sum(
+            weight * part.scaling * part.right @ part.left
+            for adapter, weight in ((first, 0.7), (second, -0.4))
+            for key, part in adapter.branches.items()
+            if key == name
+        )
         torch.testing.assert_close(branch.scaling * branch.right @ branch.left, expected, rtol=1e-5, atol=1e-6)
     assert len(combined.branches) == 8
     install_adapter(make_model("gpt2"), combined)
@@ -132,20 +155,23 @@ def change_config(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize(("values", "message"), [
-    ({"r": 1_000_000_000_000}, "r = 1000000000000"),
-    ({"r": 999_999_999}, "rank 4.*says 999999999"),
-    ({"r": -1}, "r = -1"),
-    ({"r": "8"}, "r = '8'"),
-    ({"lora_alpha": None}, "lora_alpha"),
-    ({"lora_alpha": float("nan")}, "lora_alpha"),
-    ({"rank_pattern": {"c_attn": 7}}, "c_attn.*says 7"),
-    ({"rank_pattern": [1]}, "rank_pattern"),
-    ({"peft_type": "IA3"}, "IA3"),
-    ({"bias": "all"}, "bias"),
-    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-    ({"use_dora": True}, "DoRA"),
-])
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"r": 1_000_000_000_000}, "r = 1000000000000"),
+        ({"r": 999_999_999}, "rank 4.*says 999999999"),
+        ({"r": -1}, "r = -1"),
+        ({"r": "8"}, "r = '8'"),
+        ({"lora_alpha": None}, "lora_alpha"),
+        ({"lora_alpha": float("nan")}, "lora_alpha"),
+        ({"rank_pattern": {"c_attn": 7}}, "c_attn.*says 7"),
+        ({"rank_pattern": [1]}, "rank_pattern"),
+        ({"peft_type": "IA3"}, "IA3"),
+        ({"bias": "all"}, "bias"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"use_dora": True}, "DoRA"),
+    ],
+)
 def test_hostile_config_is_refused(make_model, saved, values, message):
     change_config(saved, **values)
     with pytest.raises(InputError, match=message):
@@ -162,26 +188,39 @@ def rewrite(folder, change):
 KEY = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t.update({KEY: torch.zeros(4, 999)}), r"c_attn.*\(999, 4\)"),
-    (lambda t: t.update({KEY: torch.zeros(4)}), "do not multiply"),
-    (lambda t: t.pop(KEY), "lora_A"),
-    (lambda t: t.update({key.replace("h.0", "h.77"): t.pop(key) for key in list(t)}), "h.77"),
-    (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(2, 2)}), "lm_head"),
-    (lambda t: t.clear(), "no tensors"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.update({KEY: torch.zeros(4, 999)}), r"c_attn.*\(999, 4\)"),
+        (lambda t: t.update({KEY: torch.zeros(4)}), "do not multiply"),
+        (lambda t: t.pop(KEY), "lora_A"),
+        (lambda t: t.update({key.replace("h.0", "h.77"): t.pop(key) for key in list(t)}), "h.77"),
+        (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(2, 2)}), "lm_head"),
+        (lambda t: t.clear(), "no tensors"),
+    ],
+)
 def test_hostile_tensors_are_refused(make_model, saved, change, message):
     rewrite(saved, change)
     with pytest.raises(InputError, match=message):
         load_adapter(saved, make_model("gpt2"))
 
 
-@pytest.mark.parametrize("data", [
-    b"", b"\x00" * 7, struct.pack("<Q", 2**63) + b"{}", struct.pack("<Q", 10**9) + b"{}",
-    struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b"not json",
-    *[struct.pack("<Q", len(h)) + h for h in [json.dumps(
-        {KEY: {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 8]}}).encode()]],
-], ids=range(7))
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x00" * 7,
+        struct.pack("<Q", 2**63) + b"{}",
+        struct.pack("<Q", 10**9) + b"{}",
+        struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 8) + b"not json",
+        *[
+            struct.pack("<Q", len(h)) + h
+            for h in [json.dumps({KEY: {"dtype": "F32", "shape": [2**40, 2**20], "data_offsets": [0, 8]}}).encode()]
+        ],
+    ],
+    ids=range(7),
+)
 def test_hostile_header_is_refused(make_model, saved, data):
     (saved / "adapter_model.safetensors").write_bytes(data)
     with pytest.raises(InputError, match="safetensors"):

@@ -20,16 +20,25 @@ def texts(examples, tokenizer, i=0):
 
 def test_the_seeds_format(tokenizer):
     assert texts(encode_records([RECORD], tokenizer), tokenizer) == (
-        "BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:", " 3<|endoftext|>")
+        "BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:",
+        " 3<|endoftext|>",
+    )
     for empty in ("", "<noinput>", "Noinput"):
-        assert texts(encode_records([RECORD | {"input": empty}], tokenizer), tokenizer)[0].endswith("USER: Add. ASSISTANT:")
-    assert texts(encode_records([{"instruction": "Go.", "output": "x"}], tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
+        assert texts(encode_records([RECORD | {"input": empty}], tokenizer), tokenizer)[0].endswith(
+            "USER: Add. ASSISTANT:"
+        )
+    assert texts(encode_records([{"instruction": "Go.", "output": "x"}], tokenizer), tokenizer)[0].endswith(
+        "USER: Go. ASSISTANT:"
+    )
 
 
 def test_alpacas_format(tokenizer):
     prompt, answer = texts(encode_records([RECORD], tokenizer, "alpaca"), tokenizer)
-    assert prompt == ("Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-                      "response that appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:")
+    assert prompt == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n### Instruction:\nAdd."
+        "\n\n### Input:\n1 2\n\n### Response:"
+    )
     assert answer == "3<|endoftext|>"
     assert "### Input" not in render("alpaca", "Add.", "", "3", tokenizer)[0]
 
@@ -38,18 +47,25 @@ def test_chat_template_trains_the_reply_and_its_end(tokenizer):
     with pytest.raises(InputError, match="chat template"):
         encode_records([RECORD], tokenizer, "chat")
     tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}")
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
     try:
         expected = ("<user>Add.\n1 2<|endoftext|>\n<assistant>", "3<|endoftext|>")
         assert texts(encode_records([RECORD], tokenizer, "chat"), tokenizer) == expected
-        assert texts(encode_records([{"prompt": "Add.\n1 2", "completion": "3"}], tokenizer, "chat"), tokenizer) == expected
+        assert (
+            texts(encode_records([{"prompt": "Add.\n1 2", "completion": "3"}], tokenizer, "chat"), tokenizer)
+            == expected
+        )
     finally:
         tokenizer.chat_template = None
 
 
 def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
     assert texts(encode_records([{"prompt": "sky is ", "completion": "blue"}], tokenizer), tokenizer) == (
-        "sky is ", "blue<|endoftext|>")
+        "sky is ",
+        "blue<|endoftext|>",
+    )
 
 
 def test_loss_on_the_prompt_can_be_switched_on(tokenizer):
@@ -81,10 +97,12 @@ def test_documents_and_blocks(tokenizer, tmp_path):
     path.write_text("One cat.\n<|endoftext|>\nTwo dogs saw.\n<|endoftext|>\n")
     examples = load_examples(path, tokenizer)
     assert [texts(examples, tokenizer, i)[0] + texts(examples, tokenizer, i)[1] for i in (0, 1)] == [
-        "One cat.<|endoftext|>", "Two dogs saw.<|endoftext|>"]
+        "One cat.<|endoftext|>",
+        "Two dogs saw.<|endoftext|>",
+    ]
     assert examples.first_label.tolist() == [1, 1]
     blocks = load_examples(path, tokenizer, max_length=5, text_mode="blocks")
-    assert np.array_equal(blocks.tokens, examples.tokens[:len(blocks.tokens)])
+    assert np.array_equal(blocks.tokens, examples.tokens[: len(blocks.tokens)])
     assert blocks.lengths[0] == 5
 
 
@@ -103,32 +121,39 @@ def test_a_token_for_the_beginning_is_added_once(tokenizer):
 
     other = copy.deepcopy(tokenizer)
     other.add_special_tokens({"bos_token": "<s>"})
-    other.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", other.bos_token_id)])
+    other.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", other.bos_token_id)]
+    )
     examples = encode_records([RECORD], other)
     assert (examples[0] == other.bos_token_id).tolist() == [True] + [False] * (len(examples[0]) - 1)
 
 
-@pytest.mark.parametrize(("n", "ratio", "held"), [(100, 0.01, 1), (1000, 0.01, 10), (10, 0.01, 1), (2, 0.9, 1), (1, 0.5, 0), (10, 0, 0)])
+@pytest.mark.parametrize(
+    ("n", "ratio", "held"), [(100, 0.01, 1), (1000, 0.01, 10), (10, 0.01, 1), (2, 0.9, 1), (1, 0.5, 0), (10, 0, 0)]
+)
 def test_the_split_is_the_end_and_never_all(n, ratio, held):
     train, evaluation = split_records(list(range(n)), ratio)
     assert (len(train), len(evaluation)) == (n - held, held)
     assert train + evaluation == list(range(n))
 
 
-@pytest.mark.parametrize(("name", "text", "message"), [
-    ("a.json", "", "empty"),
-    ("a.json", "[]", "non-empty list"),
-    ("a.json", "{}", "list of records"),
-    ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
-    ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
-    ("a.json", '[{"instruction": "x", "output": 5}]', "record 1: 'output' must be text, found int"),
-    ("a.json", '[{"instruction": "x", "input": null, "output": "y"}]', "record 1: 'input' must be text"),
-    ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
-    ("a.json", '["x"]', "record 1: expected an object"),
-    ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
-    ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
-    ("a.txt", " \n", "empty"),
-])
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.json", "", "empty"),
+        ("a.json", "[]", "non-empty list"),
+        ("a.json", "{}", "list of records"),
+        ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
+        ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
+        ("a.json", '[{"instruction": "x", "output": 5}]', "record 1: 'output' must be text, found int"),
+        ("a.json", '[{"instruction": "x", "input": null, "output": "y"}]', "record 1: 'input' must be text"),
+        ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
+        ("a.json", '["x"]', "record 1: expected an object"),
+        ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
+        ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
+        ("a.txt", " \n", "empty"),
+    ],
+)
 def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text)

@@ -7,6 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from finetune_settings import InputError
+from torch import nn
+
 from lora import (
     LoRALinear,
     convert_linear_layer_to_lora,
@@ -18,17 +20,25 @@ from lora import (
     target_layers,
     unmerge_lora,
 )
-from torch import nn
 
 
 def twin_of_peft(model, kind, rank=4, alpha=8, randomise=None, **options):
     """(ours, PEFT's) with the same adapter on copies of one base."""
-    theirs = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(
-        r=rank, lora_alpha=alpha, target_modules=[name.rpartition(".")[2] for name in target_layers(model)],
-        fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM", **options))
+    theirs = peft.get_peft_model(
+        copy.deepcopy(model),
+        peft.LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            target_modules=[name.rpartition(".")[2] for name in target_layers(model)],
+            fan_in_fan_out=kind == "gpt2",
+            task_type="CAUSAL_LM",
+            **options,
+        ),
+    )
     randomise(theirs)
-    ours = convert_linear_layer_to_lora(model, "", rank, alpha, rslora=options.get("use_rslora", False),
-                                        dora=options.get("use_dora", False))
+    ours = convert_linear_layer_to_lora(
+        model, "", rank, alpha, rslora=options.get("use_rslora", False), dora=options.get("use_dora", False)
+    )
     only_optimize_lora_parameters(ours)
     for name, layer in lora_layers(ours).items():
         other = theirs.base_model.model.get_submodule(name)
@@ -49,11 +59,16 @@ def test_logits_and_gradients_equal_pefts(make_model, randomise, kind, bias, opt
         loss.backward()
     for name, layer in lora_layers(ours).items():
         other = theirs.base_model.model.get_submodule(name)
-        torch.testing.assert_close(layer.lora_right_weight.grad, other.lora_A["default"].weight.grad.t(), rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(layer.lora_left_weight.grad, other.lora_B["default"].weight.grad.t(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            layer.lora_right_weight.grad, other.lora_A["default"].weight.grad.t(), rtol=1e-5, atol=1e-5
+        )
+        torch.testing.assert_close(
+            layer.lora_left_weight.grad, other.lora_B["default"].weight.grad.t(), rtol=1e-5, atol=1e-5
+        )
         if layer.lora_magnitude is not None:
-            torch.testing.assert_close(layer.lora_magnitude.grad, other.lora_magnitude_vector["default"].weight.grad, rtol=1e-4,
-                                       atol=1e-5)
+            torch.testing.assert_close(
+                layer.lora_magnitude.grad, other.lora_magnitude_vector["default"].weight.grad, rtol=1e-4, atol=1e-5
+            )
     assert not [name for name, p in ours.named_parameters() if p.grad is not None and "lora_" not in name]
 
 
@@ -160,7 +175,10 @@ def test_the_tied_head_is_refused_and_a_free_one_taken(make_model):
 
 def test_state_dict_holds_the_adapters_under_the_seeds_names(make_model):
     state = get_lora_state_dict(convert_linear_layer_to_lora(make_model("gpt2"), "c_attn", 4, 8))
-    assert sorted(state)[:2] == ["transformer.h.0.attn.c_attn.lora_left_weight", "transformer.h.0.attn.c_attn.lora_right_weight"]
+    assert sorted(state)[:2] == [
+        "transformer.h.0.attn.c_attn.lora_left_weight",
+        "transformer.h.0.attn.c_attn.lora_right_weight",
+    ]
     assert state["transformer.h.0.attn.c_attn.lora_right_weight"].shape == (32, 4)
     assert len(state) == 4
 
@@ -182,7 +200,9 @@ def test_bf16_autocast_and_bf16_base_are_close_to_fp32(make_model, randomise):
     loss = halved(ids, labels=ids).loss
     loss.backward()
     assert all(abs(value.item() - exact.item()) < 0.03 for value in (mixed, loss))
-    assert all(p.dtype == torch.float32 and p.grad.isfinite().all() for n, p in halved.named_parameters() if "lora_" in n)
+    assert all(
+        p.dtype == torch.float32 and p.grad.isfinite().all() for n, p in halved.named_parameters() if "lora_" in n
+    )
 
 
 def test_int8_base_stays_close(make_model, randomise):

@@ -8,7 +8,6 @@ from finetune_model import fuse_operations, fused
 from finetune_settings import InputError
 from fused_head import HeadCrossEntropy, labelled_loss
 from instructions import Examples
-from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
 from packing import ShortAttention, group_by_length, lay_out, pack, pad, plan_epoch, use_packed_attention
 from torch import nn
 from transformers import (
@@ -29,15 +28,27 @@ from transformers.activations import GELUActivation, NewGELUActivation, PytorchG
 from transformers.models.gemma2.modeling_gemma2 import Gemma2RMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-SMALL = {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
-         "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
+
+SMALL = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 LENGTHS = [5, 30, 9, 12, 3, 31, 28, 7, 30]
 
 
 def make_examples(lengths=LENGTHS, seed=0):
     random = np.random.default_rng(seed)
     tokens = random.integers(1, 320, sum(lengths)).astype(np.int32)
-    return Examples(tokens, np.concatenate([[0], np.cumsum(lengths)]), np.array([max(1, length // 2) for length in lengths]))
+    return Examples(
+        tokens, np.concatenate([[0], np.cumsum(lengths)]), np.array([max(1, length // 2) for length in lengths])
+    )
 
 
 def one_by_one(model, examples):
@@ -46,19 +57,35 @@ def one_by_one(model, examples):
     for i in range(len(examples)):
         ids = torch.from_numpy(examples[i].astype(np.int64))[None]
         labels = ids.clone()
-        labels[0, :examples.first_label[i]] = -100
-        total = total + F.cross_entropy(model(ids).logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum")
+        labels[0, : examples.first_label[i]] = -100
+        total = total + F.cross_entropy(
+            model(ids).logits[0, :-1].float(), labels[0, 1:], ignore_index=-100, reduction="sum"
+        )
     return total
 
 
 def families(make_model):
     return {
-        "gpt2": lambda: make_model("gpt2"), "llama": lambda: make_model("llama"), "qwen3": lambda: make_model("qwen3"),
-        "mistral, window 8": lambda: MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)),
+        "gpt2": lambda: make_model("gpt2"),
+        "llama": lambda: make_model("llama"),
+        "qwen3": lambda: make_model("qwen3"),
+        "mistral, window 8": lambda: MistralForCausalLM(
+            MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=8)
+        ),
         "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SMALL, num_key_value_heads=4)),
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)),
-        "opt": lambda: OPTForCausalLM(OPTConfig(vocab_size=320, hidden_size=32, ffn_dim=48, num_hidden_layers=2, dropout=0.0,
-                                                num_attention_heads=4, word_embed_proj_dim=32, attention_dropout=0.0)),
+        "opt": lambda: OPTForCausalLM(
+            OPTConfig(
+                vocab_size=320,
+                hidden_size=32,
+                ffn_dim=48,
+                num_hidden_layers=2,
+                dropout=0.0,
+                num_attention_heads=4,
+                word_embed_proj_dim=32,
+                attention_dropout=0.0,
+            )
+        ),
     }
 
 
@@ -84,12 +111,16 @@ def test_packed_and_padded_equal_one_sequence_at_a_time(make_model, randomise, f
     use_packed_attention(model)
     results["packed"] = loss_and_gradients(model, lambda: labelled_loss(model, pack(examples, range(len(examples)))))
     model.activation_checkpointing_enable({"use_reentrant": False})
-    results["checkpointed"] = loss_and_gradients(model, lambda: labelled_loss(model, pack(examples, range(len(examples)))))
+    results["checkpointed"] = loss_and_gradients(
+        model, lambda: labelled_loss(model, pack(examples, range(len(examples))))
+    )
     for other, others in results.values():
         torch.testing.assert_close(other, loss.float(), rtol=1e-6, atol=1e-4)
         assert others.keys() == gradients.keys()
         for name, gradient in gradients.items():
-            torch.testing.assert_close(others[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-7)
+            torch.testing.assert_close(
+                others[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-7
+            )
 
 
 def test_a_family_whose_attention_cannot_be_replaced_is_refused_but_padding_works():
@@ -97,14 +128,20 @@ def test_a_family_whose_attention_cannot_be_replaced_is_refused_but_padding_work
     with pytest.raises(InputError, match="--packing False"):
         use_packed_attention(model)
     examples = make_examples()
-    torch.testing.assert_close(labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-6, atol=1e-3)
+    torch.testing.assert_close(
+        labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-6, atol=1e-3
+    )
 
 
 def test_soft_caps_are_kept_or_refused():
-    model = Gemma2ForCausalLM(Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, final_logit_softcapping=3.0)).train()
+    model = Gemma2ForCausalLM(
+        Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, final_logit_softcapping=3.0)
+    ).train()
     model.set_attn_implementation("eager")
     examples = make_examples()
-    torch.testing.assert_close(labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(
+        labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-5, atol=1e-3
+    )
     with pytest.raises(InputError, match="soft-capped"):
         labelled_loss(use_packed_attention(model), pack(examples, range(9)))
 
@@ -113,11 +150,14 @@ def test_soft_caps_are_kept_or_refused():
 def test_attention_written_out_equals_sdpa(window):
     torch.manual_seed(0)
     q, k, v = (torch.randn(3, 4, 20, 8, dtype=torch.double, requires_grad=True) for _ in range(3))
-    assert torch.autograd.gradcheck(lambda *t: ShortAttention.apply(*t, 0.3, window), [t[:1, :2, :5] for t in (q, k, v)])
+    assert torch.autograd.gradcheck(
+        lambda *t: ShortAttention.apply(*t, 0.3, window), [t[:1, :2, :5] for t in (q, k, v)]
+    )
     mask = torch.ones(20, 20, dtype=torch.bool).tril()
     mask = mask if window is None else mask.triu(1 - window)
-    torch.testing.assert_close(ShortAttention.apply(q, k, v, 0.3, window),
-                               F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3))
+    torch.testing.assert_close(
+        ShortAttention.apply(q, k, v, 0.3, window), F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)
+    )
 
 
 def test_bf16_gradients_are_about_as_good_as_padded_sdpas(make_model, randomise):
@@ -184,7 +224,9 @@ def test_head_equals_cross_entropy(monkeypatch, rows, train_head):
     wanted = torch.autograd.grad(expected / 3, [hidden, weight] if train_head else [hidden])
     loss = HeadCrossEntropy.apply(hidden, weight, targets)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-5)
-    for got, want in zip(torch.autograd.grad(loss / 3, [hidden, weight] if train_head else [hidden]), wanted, strict=True):
+    for got, want in zip(
+        torch.autograd.grad(loss / 3, [hidden, weight] if train_head else [hidden]), wanted, strict=True
+    ):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 

@@ -30,11 +30,24 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def settings(base_folder, records_file, tmp_path):
     def make(kind="gpt2", **options):
-        defaults = {"lora_dim": 4, "lora_scaling": 8.0, "train_batch_size": 4, "gradient_accumulation_steps": 2, "eval_ratio": 0.1,
-                    "eval_interval": 3, "eval_batch_size": 2, "max_steps": 6, "lr": 5e-3, "dtype": "fp32", "response_tokens": 0,
-                    "output_dir_name": str(tmp_path / "run"), "device": "cpu"}
+        defaults = {
+            "lora_dim": 4,
+            "lora_scaling": 8.0,
+            "train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "eval_ratio": 0.1,
+            "eval_interval": 3,
+            "eval_batch_size": 2,
+            "max_steps": 6,
+            "lr": 5e-3,
+            "dtype": "fp32",
+            "response_tokens": 0,
+            "output_dir_name": str(tmp_path / "run"),
+            "device": "cpu",
+        }
         paths = {"model_name_or_path": str(base_folder / kind), "data_path": str(records_file)}
         return Settings(**(paths | defaults | options))
+
     return make
 
 
@@ -70,7 +83,7 @@ def test_accumulation_does_not_change_the_gradient(settings, use_lora):
 
 
 def test_processes_share_an_update_exactly(settings):
-    """The gradients of two ranks with unequal label counts add up to one process's (the exchange itself: the torchrun test)."""
+    """The gradients of two ranks with unequal label counts add up to one process's."""
     whole = trainer_for(settings(train_batch_size=7, gradient_accumulation_steps=1))
     whole.chosen = lambda step: np.arange(7)
     whole.gradient(0)
@@ -95,7 +108,7 @@ def test_update_equals_transformers_loss_and_the_first_loss_is_the_bases(setting
     for i in range(len(held)):
         ids = torch.from_numpy(held[i].astype(np.int64))[None]
         labels = ids.clone()
-        labels[0, :held.first_label[i]] = -100
+        labels[0, : held.first_label[i]] = -100
         total += F.cross_entropy(base(ids).logits[0, :-1], labels[0, 1:], ignore_index=-100, reduction="sum").item()
     assert lines[0]["step"] == 0
     assert lines[0]["eval_loss"] == pytest.approx(total / held.labels.sum(), rel=1e-5)
@@ -107,8 +120,15 @@ def test_lora_run_leaves_its_files_and_peft_agrees(settings, kind, tmp_path, bas
     s = settings(kind, adapter_out=str(tmp_path / "adapter"), model_out=str(tmp_path / "merged"), response_tokens=4)
     result = fine_tune(s)
     folder = Path(result["folder"])
-    for name in ("arguments.json", "train_log.txt", "train_data.json", "learning_curve.png", "response.txt", "metrics.jsonl",
-                 "adapter/adapter_config.json"):
+    for name in (
+        "arguments.json",
+        "train_log.txt",
+        "train_data.json",
+        "learning_curve.png",
+        "response.txt",
+        "metrics.jsonl",
+        "adapter/adapter_config.json",
+    ):
         assert (folder / name).stat().st_size > 0, name
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 7))
@@ -135,10 +155,24 @@ def test_full_run_saves_a_model_that_transformers_loads(settings, tmp_path):
     assert lines[-1]["eval_loss"] < lines[0]["eval_loss"] - 0.05
 
 
-@pytest.mark.parametrize("options", [{"lora_init": "pissa"}, {"dora": True}, {"rslora": True, "loraplus_ratio": 4.0}, {"dropout": 0.2},
-                                     {"dtype": "bf16"}, {"gradient_checkpointing": True}, {"packing": False}, {"base_dropout": 0.1},
-                                     {"text_mode": "blocks", "train_on_prompt": True}, {"template": "alpaca"},
-                                     {"use_lora": False, "dtype": "bf16"}, {"matmul_precision": "medium"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora_init": "pissa"},
+        {"dora": True},
+        {"rslora": True, "loraplus_ratio": 4.0},
+        {"dropout": 0.2},
+        {"dtype": "bf16"},
+        {"gradient_checkpointing": True},
+        {"packing": False},
+        {"base_dropout": 0.1},
+        {"text_mode": "blocks", "train_on_prompt": True},
+        {"template": "alpaca"},
+        {"use_lora": False, "dtype": "bf16"},
+        {"matmul_precision": "medium"},
+    ],
+    ids=str,
+)
 def test_every_option_learns(settings, options):
     result = fine_tune(settings("qwen3", **options))
     lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
@@ -148,12 +182,16 @@ def test_every_option_learns(settings, options):
 def test_loading_an_adapter_continues_from_it(settings, tmp_path):
     first = fine_tune(settings(adapter_out=str(tmp_path / "a")))
     second = fine_tune(settings(lora_load_path=str(tmp_path / "a"), max_steps=1, output_dir_name=str(tmp_path / "two")))
-    assert read_metrics(Path(second["folder"]) / "metrics.jsonl")[0]["eval_loss"] == pytest.approx(first["eval_loss"], rel=1e-5)
+    assert read_metrics(Path(second["folder"]) / "metrics.jsonl")[0]["eval_loss"] == pytest.approx(
+        first["eval_loss"], rel=1e-5
+    )
 
 
 def test_early_stopping_keeps_the_best(settings, tmp_path):
     result = fine_tune(settings(use_lora=False, lr=0.3, max_grad_norm=0.0, max_steps=40, eval_interval=1, patience=2))
-    losses = [line["eval_loss"] for line in read_metrics(Path(result["folder"]) / "metrics.jsonl") if "eval_loss" in line]
+    losses = [
+        line["eval_loss"] for line in read_metrics(Path(result["folder"]) / "metrics.jsonl") if "eval_loss" in line
+    ]
     assert result["step"] < 40
     assert result["eval_loss"] == pytest.approx(min(losses[1:]), rel=1e-5)
 
@@ -172,7 +210,10 @@ def test_divergence_stops_before_the_update(settings, tmp_path):
 
 def run_of(folder):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
-    lines = [{k: v for k, v in line.items() if k not in ("time", "tokens_per_second")} for line in read_metrics(folder / "metrics.jsonl")]
+    lines = [
+        {k: v for k, v in line.items() if k not in ("time", "tokens_per_second")}
+        for line in read_metrics(folder / "metrics.jsonl")
+    ]
     return state["tensors"], lines
 
 
@@ -197,15 +238,20 @@ def kill_when(arguments, number, condition):
     return process.returncode, errors
 
 
-@pytest.mark.parametrize(("number", "options"), [(signal.SIGKILL, {"dropout": 0.3, "patience": 50}), (signal.SIGTERM, {"use_lora": False})],
-                         ids=["kill -9", "sigterm"])
+@pytest.mark.parametrize(
+    ("number", "options"),
+    [(signal.SIGKILL, {"dropout": 0.3, "patience": 50}), (signal.SIGTERM, {"use_lora": False})],
+    ids=["kill -9", "sigterm"],
+)
 def test_interrupted_and_resumed_is_bitwise_the_same(settings, tmp_path, number, options):
     options = {"max_steps": 60, "save_interval": 4, "eval_interval": 10, "lr": 1e-3, **options}
     whole = fine_tune(settings(**options))
     s = settings(**options, output_dir_name=str(tmp_path / "cut"))
     status, errors = kill_when(command(s), number, lambda: (tmp_path / "cut" / "checkpoint.pt").exists())
     assert status == (-9 if number == signal.SIGKILL else 143), errors
-    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["step"] < 60, "it was too late to interrupt"
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["step"] < 60, (
+        "it was too late to interrupt"
+    )
     fine_tune(s)
     (tensors, lines), (others, other_lines) = run_of(Path(whole["folder"])), run_of(tmp_path / "cut")
     assert all(torch.equal(tensors[key], others[key]) for key in tensors)
@@ -232,7 +278,7 @@ def test_a_folder_in_use_is_refused(settings, tmp_path):
 
 
 def test_two_processes_equal_one(settings, tmp_path):
-    """torchrun with unequal labels and an update that does not divide: the same losses and weights up to summation order."""
+    """torchrun with unequal labels, an update that does not divide: equal up to the order of summation."""
     options = {"max_steps": 8, "eval_interval": 4, "lr": 1e-3}
     one = fine_tune(settings(train_batch_size=6, gradient_accumulation_steps=1, **options))
     s = settings(train_batch_size=3, gradient_accumulation_steps=1, output_dir_name=str(tmp_path / "two"), **options)
@@ -248,18 +294,21 @@ def test_two_processes_equal_one(settings, tmp_path):
         torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"model_name_or_path": "data/models/none"}, "no model folder 'data/models/none'"),
-    ({"model_name_or_path": "nobody/nothing"}, "neither a folder nor within reach"),
-    ({"lora_module_name": "query_key"}, "query_key.*c_attn"),
-    ({"eval_ratio": 1.0}, "eval_ratio"),
-    ({"lora_dim": 0}, "lora_dim is 0"),
-    ({"lr": 0.0}, "lr is 0"),
-    ({"use_lora": False, "adapter_out": "x"}, "adapter_out"),
-    ({"lora_load_path": "nowhere"}, "nowhere"),
-    ({"max_length": 5}, "no example has a label left"),
-    ({"device": "cuda"}, "CUDA"),
-])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model_name_or_path": "data/models/none"}, "no model folder 'data/models/none'"),
+        ({"model_name_or_path": "nobody/nothing"}, "neither a folder nor within reach"),
+        ({"lora_module_name": "query_key"}, "query_key.*c_attn"),
+        ({"eval_ratio": 1.0}, "eval_ratio"),
+        ({"lora_dim": 0}, "lora_dim is 0"),
+        ({"lr": 0.0}, "lr is 0"),
+        ({"use_lora": False, "adapter_out": "x"}, "adapter_out"),
+        ({"lora_load_path": "nowhere"}, "nowhere"),
+        ({"max_length": 5}, "no example has a label left"),
+        ({"device": "cuda"}, "CUDA"),
+    ],
+)
 def test_mistakes_are_named(settings, options, message):
     if options.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
@@ -277,28 +326,39 @@ def test_one_record_trains_without_an_evaluation_set(settings, tmp_path, records
 def test_command_line_reports_mistakes_in_one_line(settings, tmp_path):
     bad = tmp_path / "bad.json"
     bad.write_text('[{"instruction": "x"}]')
-    result = subprocess.run(command(settings(), data_path=str(bad)), env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        command(settings(), data_path=str(bad)), env=ENVIRONMENT, capture_output=True, text=True, timeout=60
+    )
     assert result.returncode == 2
     assert result.stderr == f"error: {bad}, record 1: 'output' is missing\n"
 
 
 def test_help_is_quick_and_complete():
     start = time.monotonic()
-    result = subprocess.run([sys.executable, str(TRAIN), "--help"], env={**ENVIRONMENT, "COLUMNS": "200"}, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, str(TRAIN), "--help"], env={**ENVIRONMENT, "COLUMNS": "200"}, capture_output=True, text=True
+    )
     assert time.monotonic() - start < 5
     for flag in vars(Settings()):
         assert f"--{flag}" in result.stdout
-    imports = subprocess.run([sys.executable, "-X", "importtime", str(TRAIN), "--help"], env=ENVIRONMENT, capture_output=True, text=True)
+    imports = subprocess.run(
+        [sys.executable, "-X", "importtime", str(TRAIN), "--help"], env=ENVIRONMENT, capture_output=True, text=True
+    )
     assert not [line for line in imports.stderr.splitlines() if line.endswith((" torch", " transformers"))]
 
 
 def test_the_seeds_flags_are_understood():
     import tyro
 
-    line = ("--model_name_or_path gpt2 --max_length 512 --trust_remote_code True --use_lora True --lora_dim 32 --lora_scaling 32 "
-            "--lora_module_name h. --lora_load_path x --data_path alpaca_data.json --epochs 8 --train_batch_size 16 --eval_batch_size 16 "
-            "--gradient_accumulation_steps 4 --lr 3e-4 --lr_warmup_ratio 0.03 --weight_decay 0.01 --seed 42 --eval_ratio 0.01 "
-            "--eval_interval 100 --output_dir_name results")
+    line = (
+        "--model_name_or_path gpt2 --max_length 512 --trust_remote_code True --use_lora True --lora_dim 32 "
+        "--lora_scaling 32 "
+        "--lora_module_name h. --lora_load_path x --data_path alpaca_data.json --epochs 8 --train_batch_size 16 "
+        "--eval_batch_size 16 "
+        "--gradient_accumulation_steps 4 --lr 3e-4 --lr_warmup_ratio 0.03 --weight_decay 0.01 --seed 42 "
+        "--eval_ratio 0.01 "
+        "--eval_interval 100 --output_dir_name results"
+    )
     s = tyro.cli(Settings, args=line.split(), config=(tyro.conf.FlagConversionOff,), use_underscores=True)
     assert (s.use_lora, s.lora_module_name, s.epochs, s.lr) == (True, "h.", 8, 3e-4)
 

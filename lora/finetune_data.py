@@ -1,0 +1,60 @@
+"""A run's files to tokenised examples for training and evaluation, the same split every time."""
+
+import hashlib
+from dataclasses import dataclass
+
+from finetune_settings import InputError, Settings
+from instructions import Examples, encode_records, read_records, split_records
+
+
+@dataclass
+class Data:
+    """Tokenised training and evaluation examples, and some evaluation records to show answers for."""
+
+    train: Examples
+    evaluation: Examples | None
+    show: list
+
+
+def load_data(s: Settings, tokenizer, max_length: int) -> Data:
+    """Reads and tokenises the settings' files; the same for every run that shares them."""
+
+    def encode(records, path):
+        examples = encode_records(records, tokenizer, s.template, max_length, s.text_mode, s.train_on_prompt)
+        if not len(examples):
+            raise InputError(f"{path}: no example has a label left within --max_length {max_length}")
+        return examples
+
+    records = read_records(s.data_path)
+    held_out = read_records(s.eval_data_path) if s.eval_data_path else []
+    if not held_out and s.text_mode != "blocks":
+        records, held_out = split_records(records, s.eval_ratio)
+    train = encode(records, s.data_path)
+    evaluation = encode(held_out, s.eval_data_path or s.data_path) if held_out else None
+    if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
+        train, evaluation = split_examples(train, s.eval_ratio)
+    return Data(train, evaluation, [record for record in held_out[:4] if "instruction" in record])
+
+
+def split_examples(examples: Examples, ratio: float):
+    """The last `ratio` of the blocks, at least one if there are two, for evaluation."""
+    kept, held = split_records(list(range(len(examples))), ratio)
+
+    def part(indices):
+        if not indices:
+            return None
+        start, stop = examples.starts[indices[0]], examples.starts[indices[-1] + 1]
+        return Examples(
+            examples.tokens[start:stop],
+            examples.starts[indices[0] : indices[-1] + 2] - start,
+            examples.first_label[indices[0] : indices[-1] + 1],
+        )
+
+    return part(kept), part(held)
+
+
+def data_hash(examples: Examples) -> str:
+    """Short hash of the tokens and labels that are trained on."""
+    return hashlib.sha256(
+        examples.tokens.tobytes() + examples.starts.tobytes() + examples.first_label.tobytes()
+    ).hexdigest()[:16]
