@@ -260,7 +260,7 @@ def read_json(path: Path) -> dict:
 
 
 def model_card(config: GPTConfig, parameters: int, card: str | dict) -> str:
-    """README.md of an exported folder; `card`, text or named values, says what it was trained on and how well it does."""
+    """README.md of an exported folder; `card`, text or named values, says how it was trained and how well it does."""
     text = card if isinstance(card, str) else "\n".join(f"- {name}: {value}" for name, value in card.items())
     return f"""---
 library_name: transformers
