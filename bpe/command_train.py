@@ -11,6 +11,7 @@ from typing import Literal
 import text_files
 import tokenizer_folder
 import tyro
+from formats import BYTES
 from text_files import END_OF_TEXT
 from vocabulary import InputError, Vocabulary
 
@@ -87,6 +88,8 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
     for text in settings.special_tokens:
         if not text or not text.isprintable():  # also lone surrogates, which a shell makes of bad UTF-8
             raise InputError(f"--special_tokens {text!r}: must be printable text")
+        if len(text) == 1 and text in BYTES:
+            raise InputError(f"--special_tokens {text!r}: is a byte of its own already; choose a longer text")
     specials = len(settings.special_tokens)
     least = len(known) if known else 256 + specials
     if settings.out and settings.vocab_size < least:

@@ -22,7 +22,7 @@ from typing import BinaryIO
 from vocabulary import InputError
 
 END_OF_TEXT = "<|endoftext|>"
-BLOCK = 1 << 23  # bytes read at a time
+BLOCK = 1 << 20  # bytes read at a time
 
 
 @dataclass
