@@ -60,7 +60,20 @@ def _store(row, i, value):
     return store_float32
 
 
-@njit(inline="always", fastmath=True)
+# Reorder sums and contract to fused multiply-add, but keep NaN and infinity: the loss must show them.
+FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+
+@njit(fastmath=True)
+def greatest(row, count):
+    """The greatest of the first `count` elements; anything if one is not a number, the sum then shows it."""
+    top = np.float32(-1e30)
+    for j in range(count):
+        top = max(top, load(row, j))
+    return top
+
+
+@njit(inline="always", fastmath=FAST)
 def exp(x):
     """e^x for x <= 0, relative error 2e-6: 2^n by its exponent bits times a polynomial for the rest."""
     t = max(x * np.float32(1.44269504), np.float32(-126.0))
@@ -75,13 +88,11 @@ def exp(x):
     return p * _bits_to_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
 
 
-@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
 def _cross_entropy(logits, targets, shares, vocabulary, z_loss, nats, gradient):
     for i in prange(len(logits)):
         row = logits[i]
-        top = np.float32(-1e30)
-        for j in range(vocabulary):
-            top = max(top, load(row, j))
+        top = greatest(row, vocabulary)
         total = np.float32(0)
         for j in range(vocabulary):
             total += exp(load(row, j) - top)
@@ -109,7 +120,7 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Te
     return torch.from_numpy(nats)
 
 
-@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
 def _causal_softmax(scores, scale):
     heads, T, S = scores.shape
     for b in prange(heads):
@@ -117,9 +128,7 @@ def _causal_softmax(scores, scale):
         for t in range(T):
             row = scores[b, t]
             seen = S - T + t + 1  # the last query sees all keys
-            top = np.float32(-1e30)
-            for j in range(seen):
-                top = max(top, load(row, j))
+            top = greatest(row, seen)
             total = np.float32(0)
             for j in range(seen):
                 e[j] = exp((load(row, j) - top) * scale)
@@ -131,7 +140,7 @@ def _causal_softmax(scores, scale):
                 store(row, j, np.float32(0))
 
 
-@njit(parallel=True, fastmath=True, cache=True, nogil=True)
+@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
 def _causal_softmax_backward(weights, gradient, scale):
     heads, T, S = weights.shape
     for b in prange(heads):

@@ -28,7 +28,7 @@ def validation_loss(model, split: Split, T: int, micro_batch: int, limit: int, w
     for batch in range(world.rank, -(-batches // world.size) * world.size, world.size):  # the same number everywhere
         starts = np.minimum(np.arange(batch * micro_batch, (batch + 1) * micro_batch), windows) * T
         x, y = split.sequences(starts, T)
-        y[torch.from_numpy(starts)[:, None] + torch.arange(T) >= targets] = -1  # beyond the end: not counted
+        y = y.masked_fill(torch.from_numpy(starts)[:, None] + torch.arange(T) >= targets, -1)  # beyond the end
         counted = int((y >= 0).sum())
         loss = model(x.to(world.device), y.to(world.device))
         nats += float(loss) * counted if counted else 0.0

@@ -3,6 +3,7 @@
 Started by model.py. Shapes: B micro_batch, T tokens of a sequence.
 """
 
+import contextlib
 import dataclasses
 import gc
 import json
@@ -48,7 +49,8 @@ def main(settings: Settings) -> int:
     """Train; returns the exit status: 0, 2 for a mistake of the user, 3 for a loss that is not finite, 128 + signal."""
     try:
         world = World(settings.device, settings.threads, settings.timeout)
-        stopped_by = train(settings, world)
+        with world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext):
+            stopped_by = train(settings, world)
         world.close()
         return 128 + stopped_by if stopped_by else 0
     except (InputError, OSError, NotFiniteError) as error:
@@ -60,7 +62,8 @@ def main(settings: Settings) -> int:
 
 def train(settings: Settings, world: World) -> int:
     """The run; returns the number of the signal that ended it early, or 0."""
-    lock = world.agree(claim if world.main else str, settings.out)  # held until this function ends
+    if not settings.max_steps and not settings.minutes:
+        raise InputError("--max_steps 0 needs --minutes, or the run would never end")
     train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
     for split in (train_split, val_split):
         world.agree(split.verify, world.rank, world.size)
@@ -157,7 +160,6 @@ def train(settings: Settings, world: World) -> int:
     if not stopped_by:
         between.finish(progress)
     log.close()
-    del lock
     return stopped_by
 
 

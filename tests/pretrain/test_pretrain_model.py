@@ -1,5 +1,6 @@
 """The model against transformers and against plain formulas: logits, gradients, cache, every switch."""
 
+import cmath
 import math
 
 import pytest
@@ -174,7 +175,7 @@ def test_rotation_is_a_rotation_by_position_times_frequency():
     y = rotate(x, cos[:, None], sin[:, None])
     for t in range(8):
         for i in range(3):
-            turned = complex(x[0, t, 0, i], x[0, t, 0, i + 3]) * complex(math.cos(a := t * 100 ** (-2 * i / 6)), math.sin(a))
+            turned = complex(x[0, t, 0, i], x[0, t, 0, i + 3]) * cmath.exp(1j * t * 100 ** (-2 * i / 6))
             assert y[0, t, 0, i].item() == pytest.approx(turned.real, abs=1e-5)
             assert y[0, t, 0, i + 3].item() == pytest.approx(turned.imag, abs=1e-5)
 

@@ -37,7 +37,7 @@ def test_groups_cover_every_parameter_once_and_decay_matrices_only():
         assert len(listed) == len(set(listed)) == len(list(model.parameters()))
         for group in groups:
             assert all((p.dim() >= 2) == (group["weight_decay"] == 0.3) for p in group["params"])
-    matrices = [p for p in made[1].param_groups[0]["params"]]
+    matrices = made[1].param_groups[0]["params"]
     assert len(matrices) == 4 * model.config.n_layer  # c_attn, c_proj, c_fc, c_proj
     assert model.lm_head.weight not in set(matrices)
 

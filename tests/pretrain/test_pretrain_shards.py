@@ -64,7 +64,7 @@ def test_batch_arithmetic():
     assert accumulation_steps(524288, 16, 1024, 8) == 4
     with pytest.raises(InputError, match="98,304 or 131,072"):
         accumulation_steps(100_000, 16, 1024, 2)
-    with pytest.raises(InputError, match="nearest that are: 32,768$"):
+    with pytest.raises(InputError, match=r"nearest that are: 32,768$"):
         accumulation_steps(10, 16, 1024, 2)
 
 

@@ -1,0 +1,122 @@
+"""Several processes over Gloo: the same losses as one, exact resume, no orphans, FSDP."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from pretrain_tiny import checkpoint_bytes, make_shards, metrics, run, start, tiny_settings
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_shards(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """Losses of one process."""
+    settings = tiny_settings(data, tmp_path_factory.mktemp("alone"))
+    run(settings)
+    return metrics(settings.out), metrics(settings.out, "val_loss"), metrics(settings.out, "norm")
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_same_losses_for_any_number_of_processes(data, alone, tmp_path, processes):
+    settings = tiny_settings(data, tmp_path / "run")
+    run(settings, processes)
+    for name, expected in zip(("loss", "val_loss", "norm"), alone, strict=True):
+        assert metrics(settings.out, name) == pytest.approx(expected, rel=1e-4)
+
+
+def test_fsdp_gives_the_same_losses_and_resumes(data, alone, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", fsdp=True, save_every=5)
+    run(settings, 2)
+    assert metrics(settings.out) == pytest.approx(alone[0], rel=1e-4)
+    expected = metrics(settings.out)
+    names = {path.name for path in (settings.out / "checkpoints" / "step_00000010").iterdir()}
+    assert names == {"state.json", *(f"shard-0000{i}-model-00001-of-00001.safetensors" for i in (1, 2))}
+    for path in (settings.out / "checkpoints" / "step_00000010").iterdir():
+        path.unlink()
+    (settings.out / "checkpoints" / "step_00000010").rmdir()
+    run(settings, 2)
+    assert metrics(settings.out) == expected
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_kill_and_resume_is_exact(data, tmp_path, processes):
+    uninterrupted = tiny_settings(data, tmp_path / "a", max_steps=40)
+    interrupted = tiny_settings(data, tmp_path / "b", max_steps=40)
+    run(uninterrupted, processes)
+    process = start(interrupted, processes, start_new_session=True)
+    while not (interrupted.out / "checkpoints" / "step_00000012").exists():
+        assert process.poll() is None
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    kill_workers(interrupted.out)
+    process.communicate()
+    run(interrupted, processes)
+    assert metrics(interrupted.out) == metrics(uninterrupted.out)
+    assert checkpoint_bytes(interrupted.out) == checkpoint_bytes(uninterrupted.out)
+
+
+def workers(out) -> list[int]:
+    """Processes of the run that writes to this folder."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                words = Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")
+                state = Path(f"/proc/{entry}/stat").read_text().rsplit(")", 1)[1].split()[0]
+            except OSError:
+                continue
+            if str(out).encode() in words and b"torch.distributed.run" not in words and state != "Z":
+                found.append(int(entry))
+    return found
+
+
+def kill_workers(out):
+    """Workers that torchrun has put into sessions of their own."""
+    for pid in workers(out):
+        os.kill(pid, signal.SIGKILL)
+    while workers(out):
+        time.sleep(0.01)
+
+
+def test_one_process_dies(data, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
+    process = start(settings, 2)
+    while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(max(workers(settings.out)), signal.SIGKILL)
+    began = time.time()
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert time.time() - began < 60
+    assert workers(settings.out) == []
+
+
+def test_a_signal_to_all_processes(data, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
+    process = start(settings, 2)
+    while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    last = max(metrics(settings.out))
+    assert [path.name for path in (settings.out / "checkpoints").iterdir()] == [f"step_{last:08d}"]
+    assert workers(settings.out) == []
+
+
+def test_a_mistake_that_one_process_sees_stops_all(data, tmp_path):
+    folder = make_shards(tmp_path / "data")  # the second process verifies the second shard
+    shard = folder / "train_000001.npy"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x01")
+    process = start(tiny_settings(folder, tmp_path / "run"), 2)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert errors.count("train_000001.npy has another sha256") >= 1
+    assert "exitcode  : 2" in errors
