@@ -9,6 +9,7 @@ every process knows beforehand from the data, so 1 x 32, 32 x 1 and any number o
 
 import json
 import math
+import os
 import signal
 import time
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from finetune_output import save_results
 from finetune_report import Journal, write_report
 from finetune_settings import Settings, check_settings, run_folder, shareable
 from fused_head import labelled_loss
+from instructions import render
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
 
@@ -156,13 +158,14 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     """
     check_settings(s)
     torch.set_float32_matmul_precision(s.matmul_precision)
-    device = choose_device(s.device, rank)
+    device = choose_device(s.device, int(os.environ.get("LOCAL_RANK", 0)))
     dtype = choose_dtype(s.dtype, device)
     folder = run_folder(s, time.strftime("%Y%m%d-%H%M%S"))
     lock = lock_folder(folder) if rank == 0 else None
     tokenizer = load_tokenizer(s.model_name_or_path, s.trust_remote_code)
     model, base_hash = prepare_model(s, device, dtype, len(tokenizer))
     max_length = min(s.max_length, getattr(model.config, "max_position_embeddings", None) or s.max_length)
+    render(s.template, "", "", "", tokenizer)  # a template that does not work is to fail now, not after training
     data = data or load_data(s, tokenizer, max_length)
     trainer = Trainer(s, model, data, device, dtype, rank, world, tokenizer.pad_token_id or tokenizer.eos_token_id)
     optimizer = make_optimizer(s, model)
@@ -209,7 +212,7 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
         if examples is not None:
             journal.say(
                 f"{name}: {len(examples):,} examples, {len(examples.tokens):,} tokens, {int(examples.labels.sum()):,} "
-                f"labelled; {examples.truncated:,} cut at {max_length} tokens, {examples.dropped:,} dropped without label"
+                f"labelled; {examples.truncated:,} cut at {max_length} tokens, {examples.dropped:,} dropped"
             )
     if held_out is None:
         journal.say("no evaluation set: eval_ratio is 0, or there is one record only")

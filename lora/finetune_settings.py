@@ -46,7 +46,7 @@ class Settings:
     of the blocks
     """
     lora_load_path: str = ""
-    """adapter folder (PEFT's format) to start from"""
+    """adapter folder (PEFT's format) to start from; its rank and alpha hold, not the flags'"""
     lora_init: Literal["zero", "pissa"] = "zero"
     """zero: B = 0; pissa: the leading singular vectors of each weight"""
     dropout: float = 0.0

@@ -160,40 +160,31 @@ def packed_causal_attention(
     if options.get("softcap") is not None or options.get("s_aux") is not None:
         raise InputError(f"{type(module).__name__} uses soft-capped or sink attention; use --packing False")
     window = sliding_window if sliding_window is not None and sliding_window < layout.longest else None
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and dropout == 0:
-        out = flash_attention(query, key, value, layout, scaling, window)
+    shared = query.shape[1] // key.shape[1]  # query heads to each key head
+    q, k, v = (query[0], *(t[0].repeat_interleave(shared, 0) if shared > 1 else t[0] for t in (key, value)))
+    if q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and dropout == 0:
+        out = flash_attention(q, k, v, layout, scaling, window)
     else:
-        out = grouped_attention(query[0], key[0], value[0], layout, scaling, dropout, window)
+        out = grouped_attention(q, k, v, layout, scaling, dropout, window)
     return out[None], None
 
 
 def flash_attention(query, key, value, layout, scaling, window):
-    """All sequences in one call of torch's variable-length kernel (CUDA, 16 bits) -> (N, H, D)."""
+    """All sequences in one call of torch's variable-length kernel (CUDA, 16 bits). (H, N, D) each -> (N, H, D)."""
     from torch.nn.attention.varlen import varlen_attn
 
-    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
-    return varlen_attn(
-        q,
-        k,
-        v,
-        layout.cumulative,
-        layout.cumulative,
-        layout.longest,
-        layout.longest,
-        scale=scaling,
-        window_size=(-1 if window is None else window - 1, 0),
-        enable_gqa=q.shape[1] != k.shape[1],
-    )
+    q, k, v = (tensor.transpose(0, 1) for tensor in (query, key, value))  # (N, H, D)
+    ends, longest = layout.cumulative, layout.longest
+    left = -1 if window is None else window - 1
+    return varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(left, 0))
 
 
 def grouped_attention(query, key, value, layout, scaling, dropout, window):
-    """Sequences of similar length together, padded. query (H, N, D), key and value (H_kv, N, D) -> (N, H, D)."""
+    """Sequences of similar length together, padded. query, key, value (H, N, D) -> (N, H, D)."""
     heads, _, size = query.shape
     outputs = []
     for group in layout.groups:
         q, k, v = (select(tensor, group) for tensor in (query, key, value))  # (n, H, S, D)
-        if k.shape[1] != heads:
-            k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
         if not q.is_cuda and q.dtype == torch.bfloat16 and dropout == 0:
             out = ShortAttention.apply(q, k, v, size**-0.5 if scaling is None else scaling, window)
         else:
