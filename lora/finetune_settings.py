@@ -28,8 +28,8 @@ class Settings:
 
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
-    template: Literal["seed", "alpaca", "chat"] = "seed"
-    """how instruction and input become a prompt; chat: the model's own chat template"""
+    template: Literal["seed", "alpaca", "plain", "chat"] = "seed"
+    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template"""
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
     train_on_prompt: bool = False

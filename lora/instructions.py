@@ -61,6 +61,8 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
         return seed_prompt(instruction, extra), f" {answer}{tokenizer.eos_token}"
     if template == "alpaca":
         return alpaca_prompt(instruction, extra), f"{answer}{tokenizer.eos_token}"
+    if template == "plain":  # a third of the seed's tokens, where the vocabulary is small and has no capitals
+        return f"{instruction}{' ' + extra if extra else ''}\n", f"{answer}{tokenizer.eos_token}"
     if template == "chat":
         if not tokenizer.chat_template:
             raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
@@ -72,7 +74,7 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
                 "this chat template rewrites the question once it is answered; use --template seed or alpaca"
             )
         return prompt, whole[len(prompt) :].rstrip("\n")
-    raise InputError(f"unknown template '{template}'; use seed, alpaca or chat")
+    raise InputError(f"unknown template '{template}'; use seed, alpaca, plain or chat")
 
 
 def read_records(path) -> list[dict]:

@@ -32,6 +32,10 @@ def test_the_seeds_format(tokenizer):
     )
 
 
+def test_the_plain_format(tokenizer):
+    assert texts(encode_records([RECORD], tokenizer, "plain"), tokenizer) == ("Add. 1 2\n", "3<|endoftext|>")
+
+
 def test_alpacas_format(tokenizer):
     prompt, answer = texts(encode_records([RECORD], tokenizer, "alpaca"), tokenizer)
     assert prompt == (
