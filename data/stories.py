@@ -142,6 +142,7 @@ def write(out_root: Path, megabytes: float, seed: int, validation_share: float =
     rnd = random.Random(seed + 1).random
     held_out = (story for story in english_stories(rnd) if is_validation(story.key, validation_share))
     choices = story_choices.items(held_out, CHOICES, rnd)
+    rnd = random.Random(seed + 2).random
     train, val = story_tasks.instruction_set(
         short_stories(rnd), rnd, *INSTRUCTIONS,
         held_out=lambda key: is_validation(key, INSTRUCTIONS_HELD_OUT),

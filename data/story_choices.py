@@ -1,8 +1,9 @@
 """Multiple-choice items from validation stories, in HellaSwag's schema: a story without its ending, and four endings.
 
-Two slots of the ending (the character, the object, the feeling, ...) are each drawn once more, and the four endings are
-the 2 x 2 combinations of right and wrong. So every value stands in two endings of four: without the story nothing tells
-them apart, not length, not style, not which ending is most like the others.
+Two things in the ending are changed, and the four endings are the 2 x 2 combinations of right and wrong. One draws a
+slot once more (another character, object, place, feeling, ...) or exchanges two characters, so that the wrong one does
+what the other did. Every value stands in two endings of four: without the story nothing tells them apart, not length,
+not style, not which ending is most like the others; and where characters are exchanged, no word is new to the story.
 """
 
 from __future__ import annotations
@@ -23,14 +24,26 @@ def other_row(story: Story, slot: str, rnd: Random) -> dict[str, str] | None:
     return None
 
 
+def exchanged(story: Story, one: str, other: str) -> dict[str, str]:
+    """Slot values with two characters in each other's place."""
+    partner = {one: other, other: one}
+    moved = {key: partner[key[0]] + key[1:] for key in story.slots if key[0] in partner}
+    return {key: story.slots[source] for key, source in moved.items() if source in story.slots}
+
+
+def change(story: Story, swap: str, rnd: Random) -> dict[str, str] | None:
+    """New values for a swap of the shape: a slot such as `O`, or two characters, `A/B`."""
+    return exchanged(story, *swap.split("/")) if "/" in swap else other_row(story, swap, rnd)
+
+
 def item(story: Story, label: int, rnd: Random) -> dict | None:
-    """One item with its right ending at `label`; None when fewer than two slots of this ending can be redrawn."""
-    usable = [slot for slot in story.shape.swaps if f"%({slot}" in story.ending]
-    if len(usable) < 2:
+    """One item with its right ending at `label`; None when fewer than two things of this ending can be changed."""
+    usable = [swap for swap in story.shape.swaps if f"%({swap[0]}" in story.ending]
+    pairs = [(x, y) for x in usable for y in usable if not set(x.split("/")) & set(y.split("/"))]
+    if not pairs:
         return None
-    first = usable.pop(int(rnd() * len(usable)))
-    second = choose(rnd, usable)
-    changes = [other_row(story, slot, rnd) for slot in (first, second)]
+    first, second = choose(rnd, [pair for pair in pairs if "/" in pair[0]] or pairs if rnd() < 0.6 else pairs)
+    changes = [change(story, swap, rnd) for swap in (first, second)]
     if None in changes:
         return None
     endings = []

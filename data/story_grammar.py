@@ -9,7 +9,7 @@ One block per shape, blocks separated by an empty line (story_shapes_*.py):
     > text                         the ending
     ? question = answer            for the instruction set
     ! who loses a {O}              what the story is about, after "a girl named Mia"; its slots occur in the story
-    ~ A O                          slots of the ending that a multiple-choice item may replace
+    ~ A/B O                        slots of the ending that a multiple-choice item may replace, or exchange
 
 {he} {him} {his} {himself} are the main character's (A's) own; {B.he} is B's. "a" becomes "an" where it must.
 Chance comes only from a `random.Random(seed).random`, whose numbers are the same on every platform and version.

@@ -100,7 +100,7 @@ secret door: A=child B=child K=keepsake C=color W=world H=home
 ? Who met {A} behind the door? = {B}
 ? What color was the {K}? = {C}
 ! who finds a {C} {K} and a secret door
-~ A B W
+~ A/B A B W
 
 back to the sea: A=child S=sea G=parent B=sibling C=color H=home
 @meet @day {A} and {his} {B} went to the beach with their {G}. [The sea was blue and the sand was warm.|They built a castle with four towers.] {A} carried a {C} bucket and looked for shells.
@@ -157,7 +157,7 @@ troll riddle: A=child T=kind_trait M=riddle G=parent B=monster_name H=home
 ? What was the answer to the riddle? = {M.key}
 ? Who lived under the bridge? = {B}
 ! who answers the riddle of a troll named {B}
-~ A B M
+~ A/B A B M
 
 magic brush: A=child O=painted C=color M=king T=kind_trait H=home
 @meet {He} was {T} and {T.line}. {A} loved to paint, but {he} was too poor to buy a brush. {He} painted with [a stick in the sand|water on the stones].
@@ -194,12 +194,12 @@ loose tooth: A=child G=parent S=snack I=tooth_gift B=child H=home
 {B} [laughed|cheered]. "[Now you look like me|The {S} did it]!" {B.he} said.
 / That night, {A} put the tooth under {his} pillow. [{He} tried to stay awake.|{He} closed {his} eyes tightly.] In the morning, the tooth was gone, and in its place was {I}!
 - {A} ran to {his} {G} and smiled, and {his} {G} could see the gap. "[You are getting big|Look at that smile]," said {his} {G}.
-> At school, {A} showed {B} {I.the}, and they both [laughed|agreed] that it was the best {S} {A} had ever eaten.
+> At school, {A} showed {B} {I.the}, and they both [said|agreed] that it was the best {S} {A} had ever eaten.
 ? What was {A} eating? = {S}
 ? What was under the pillow in the morning? = {I}
 ? Who had already lost teeth? = {B}
 ! who loses a tooth and gets {I}
-~ A B I S
+~ A/B A B I S
 
 loud music: A=child I=instrument M=adult G=parent B=sibling H=home
 @meet For {his} birthday, {he} had got a {I}. {A} played it [in the morning, at noon and at night|from breakfast to bedtime]. It was very loud. [The cat hid under the bed.|The windows shook.] "[My poor ears|Please, {A}, not now]!" cried {his} {B}.
@@ -241,7 +241,7 @@ telescope: A=child G=elder X=sky_thing W=sky_wish B=child H=home
 ? What did {A} wish for? = {W}
 ? Who had a telescope? = {G}
 ! who sees {X} through a telescope
-~ B X W A
+~ A/B B X W A
 
 lemonade stand: A=child B=child F=soft_drink I=gift M=adult H=home
 @meet {He} wanted to buy a {I} for {his} mom's birthday, but {he} had no money. "[I have an idea|I know what we can do]," said {his} friend {B}. "Let us sell {F}!"
@@ -255,7 +255,7 @@ lemonade stand: A=child B=child F=soft_drink I=gift M=adult H=home
 ? What did {A} want to buy? = {I}
 ? Who helped {A}? = {B}
 ! who sells {F} to buy a {I}
-~ B I F
+~ A/B B I F
 
 bus ride: A=child G=parent U=place Q=keepsake M=driver C=color H=home
 @meet @day {A} and {his} {G} took the bus to the {U}. {A} had {his} {C} {Q} with {him}. [{He} never went anywhere without it.|{He} wanted to show it to {his} cousin.] {He} put it on the seat and looked out of the window. [There were tall houses and green trees.|A dog ran beside the bus for a while.]

@@ -17,7 +17,7 @@ Then {B} looked {P}. There it was! "[Is this your {O}?|Look what I found!]" {B} 
 ? Who helped {A} look for the {O}? = {B}
 ? What color was the {O}? = {C}
 ! who loses a {C} {O}
-~ A O B
+~ A/B A O B
 
 broken thing: A=child X=fragile G=parent O=sturdy_toy H=home
 @meet {He} loved to play with {his} {O}, [even inside the house|and {he} liked to run|from morning until night].
@@ -120,7 +120,7 @@ birthday: A=child B=child I=gift C=color G=parent H=home
 ? Who gave {A} the box? = {B}
 ? What color were the balloons? = {C}
 ! who gets a {I}
-~ A I B
+~ A/B A I B
 
 rainy day: A=child B=sibling V=indoor U=outing H=home
 @meet {He} and {his} {B} had waited all week for [the|their] {U}. But when they woke up on Saturday, it was raining. [The rain ran down the windows.|Big drops fell from the gray sky.|There were puddles everywhere.]
@@ -193,7 +193,7 @@ sick friend: A=child B=child F=soup V=drawn C=color H=home
 ? What did {A} bring? = {F}
 ? Who visited {B}? = {A}
 ! who visits a sick friend named {B}
-~ A B F
+~ A/B A B F
 
 messy room: A=child O=keepsake P=room_spot G=parent C=color H=home
 @meet {He} never cleaned up {his} room. [There were socks on the lamp and books on the floor.|Toys, clothes and papers lay everywhere.|You could not even see the floor.]
@@ -224,7 +224,7 @@ stuck in a tree: A=child O=tree_toy B=child C=color I=idea T=kind_trait H=home
 ? Who had an idea? = {A}
 ? Who was with {A}? = {B}
 ! whose {O} is stuck in a tree
-~ A O B C
+~ A/B A O B C
 
 snow day: A=child B=sibling W=wear C=color K=snow_nose H=home
 @meet In the morning, the world was white. It had snowed all night! "[Snow! Snow|Wake up, it snowed]!" {A} shouted. {He} and {his} {B} put on their [boots|gloves] and ran outside.
@@ -266,7 +266,7 @@ stage fright: A=child D=show G=elder B=child H=home
 ? What was {A} in {D}? = {D.role}
 ? Who helped {A} behind the curtain? = {B}
 ! who is {D.role} in {D}
-~ A D B
+~ A/B A D B
 
 lost in a crowd: A=child U=crowded G=parent M=adult C=color W=wear H=home
 @meet @day {he} went to the {U} with {his} {G}. "[Stay close to me|Hold my hand]," said {his} {G}. [It was very busy that day.|There were people everywhere.]
@@ -295,5 +295,5 @@ neighbor help: A=child M=adult Q=job T=kind_trait H=home
 ? What was {M} trying to do? = {Q}
 ? What did {M} give to {A}? = {Q.tool}
 ! who helps {M}
-~ A M Q
+~ A/M A M Q
 """

@@ -16,7 +16,7 @@ small helps big: A=small_animal B=big X=trap H=den
 ? Who helped {B}? = {A}
 ? What kind of animal was {B}? = {B.kind}
 ! who helps a {B.kind} named {B}
-~ A B X
+~ A/B A B X
 
 winter food: A=animal B=animal N=nut H=den
 @meet All summer long, {he} [gathered {N} and carried them home|worked hard and filled {his} home with {N}].
@@ -31,7 +31,7 @@ winter food: A=animal B=animal N=nut H=den
 ? Who was lazy? = {B}
 ? Who shared food with {B}? = {A}
 ! who gathers {N} for winter
-~ A B N
+~ A/B A B N
 
 boast race: A=slow B=swift J=place_far H=den
 @meet {He} was slow, but {he} never [gave up|stopped once {he} had started]. In the same place lived {B}, a {B.kind} who could run [like the wind|faster than anyone].
@@ -47,7 +47,7 @@ boast race: A=slow B=swift J=place_far H=den
 ? Who took a nap? = {B}
 ? Where did they race to? = {J}
 ! who races against a {B.kind} named {B}
-~ A B J
+~ A/B A B J
 
 greedy: A=paw_animal F=feast B=paw_animal H=den
 @meet {He} loved {F} [more than anything|so much that {he} dreamed about them]. {He} never shared them with anybody.
@@ -62,7 +62,7 @@ greedy: A=paw_animal F=feast B=paw_animal H=den
 ? Who helped {A} out of the hole? = {B}
 ? What kind of animal was {B}? = {B.kind}
 ! who eats too many {F}
-~ A F B
+~ A/B A F B
 
 false alarm: A=animal M=hunter B=animal H=den
 @meet {He} had to watch [the path|the edge of the forest] and call out when there was danger. But it was boring to sit there all day.
@@ -77,7 +77,7 @@ false alarm: A=animal M=hunter B=animal H=den
 ? Who opened the door for {A}? = {B}
 ? What kind of animal was {A}? = {A.kind}
 ! who shouts that a {M} is coming
-~ A M B
+~ A/B A M B
 
 sly fox: A=bird S=morsel F=animal_name H=den
 @meet @day {he} found a {S} and flew up to a high branch with it. {He} held the {S} in {his} beak and [was looking forward to it|was very pleased].
@@ -91,7 +91,7 @@ sly fox: A=bird S=morsel F=animal_name H=den
 ? Who tricked {A}? = {F}
 ? What kind of bird was {A}? = {A.kind}
 ! who holds a {S} and meets a fox
-~ A S F
+~ A/F A S F
 
 thirsty bird: A=bird J=vessel P=dry_place H=den
 It had not rained for weeks. [The streams were dry.|There was dust everywhere.] A {A.kind} named {A} was very thirsty. {He} flew [here and there|over the fields] and looked for water.
@@ -222,7 +222,7 @@ new neighbor: A=animal B=scary_animal G=neighbor_gift H=den
 ? What did {A} bring? = {G}
 ? What kind of animal was {B}? = {B.kind}
 ! who brings {G} to a {B.kind}
-~ A B G
+~ A/B A B G
 
 patient fishing: A=fisher G=elder F=fish_word R=river H=den
 @meet {He} could not wait for anything. When {he} was hungry, {he} wanted to eat at once. When it rained, {he} wanted the sun at once.
@@ -252,5 +252,5 @@ proud bird: A=proud_bird C=color B=paw_animal X=trap H=den
 ? Who helped {A}? = {B}
 ? Where was {A} stuck? = {X}
 ! who has {C} feathers
-~ A B C
+~ A/B A B C
 """
