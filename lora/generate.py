@@ -49,7 +49,7 @@ class Settings:
     """fully fine-tuned models to show beside it: folders or names on the hub"""
     adapters: tuple[str, ...] = ()
     """adapter folders (PEFT's format), each shown beside the base"""
-    template: Literal["seed", "alpaca", "chat"] = "seed"
+    template: Literal["seed", "alpaca", "plain", "chat"] = "seed"
     """how instruction and input become a prompt: as in training"""
     prompt: tuple[str, ...] = ()
     """instructions of your own"""
