@@ -38,8 +38,8 @@ class Stories:
 
     def run(self) -> None:
         """Generate, and print the report."""
-        if not self.mb > 0:
-            raise InputError(f"--mb {self.mb:g}: must be more than 0")
+        if not 0 < self.mb <= 1e6:
+            raise InputError(f"--mb {self.mb:g}: must be more than 0, at most a million")
         import stories
 
         with staging(self.out, "text/stories") as folder:

