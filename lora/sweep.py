@@ -134,7 +134,7 @@ def memory(reset=False):
 
 def shared_data(run, cache):
     """The run's tokenised data, from the cache if another run has the same."""
-    from finetune_loop import load_data
+    from finetune_data import load_data
     from finetune_model import load_tokenizer
     from transformers import AutoConfig
 
