@@ -5,7 +5,8 @@ One block per shape, blocks separated by an empty line (story_shapes_*.py):
     name: A=child O=toy            the slots and the pool (story_words.py) that each one is drawn from
     text [this|that] {A} {O.facet} one of the alternatives (they nest); slots; @macro; {^O} with a capital
     / text                         begins a new paragraph, and so does a line that begins with a quote
-    - text                         left out in three stories of ten, and in short ones
+    - text                         left out in three stories of ten, and in short ones (as is every bracket of whole
+                                   sentences about A alone)
     > text                         the ending
     ? question = answer            for the instruction set
     ! who loses a {O}              what the story is about, after "a girl named Mia"; its slots occur in the story
@@ -95,6 +96,16 @@ def compile_text(text: str) -> list:
         return branches
 
     return sequence(closing=False)[0]
+
+
+def is_aside(part: str | tuple) -> bool:
+    """Whether a bracket holds whole sentences about A alone: the story goes on without it."""
+    def is_sentence(branch: list) -> bool:
+        text = "".join(piece if type(piece) is str else "x" for piece in branch)
+        starts = text.startswith("%(A") or text[:1].isupper()
+        return starts and text.endswith((".", "!")) and not re.search(r"%\((?!A\b)", text)
+
+    return type(part) is tuple and all(map(is_sentence, part))
 
 
 def expand(parts: list, rnd: Random, out: list[str]) -> None:
@@ -211,7 +222,7 @@ def draw(shape: Shape, rnd: Random) -> Slots:
 
 
 def compose(shape: Shape, rnd: Random, short: bool = False, trait: bool = False) -> Story:
-    """A story of this shape; `short` leaves out what can be left out, `trait` always names A's trait T."""
+    """A story of this shape; `short` leaves out all that can be left out, `trait` always names A's trait T."""
     slots = draw(shape, rnd)
     lines = []
     shape_lines = shape.lines
@@ -221,8 +232,8 @@ def compose(shape: Shape, rnd: Random, short: bool = False, trait: bool = False)
         if mark == "-" and (short or rnd() < 0.3):
             continue
         out: list[str] = []
-        expand(parts, rnd, out)
-        lines.append((mark, "".join(out)))
+        expand([part for part in parts if not is_aside(part)] if short else parts, rnd, out)
+        lines.append((mark, " ".join("".join(out).split()) if short else "".join(out)))
     ending: list[str] = []
     expand(shape.ending, rnd, ending)
     key = f"{shape.name}|{slots['A']}|{slots[shape.slots[1][0]]}"

@@ -232,7 +232,7 @@ bossy player: A=child B=child O=sturdy_toy N=child C=color H=home
 telescope: A=child G=elder X=sky_thing W=sky_wish B=child H=home
 @meet One night, {he} [could not sleep|was wide awake]. {He} looked out of the window and saw a light on the roof. It was {his} {G} with a telescope! "[Come up|Put on a coat and come here], {A}," {G.he} called. "[Tonight is a special night|The sky is so clear]."
 / {A} climbed up the ladder. The air was cold, and there were more stars than {he} could count. "[Look through here|Close one eye]," said {his} {G}. {A} looked and saw {X}. "[It is so beautiful|It is so near]!" {he} whispered. "[How far away is it|Can we go there]?"
-"[It is so far that a train would need a million years|Very far, but your eyes have just been there]," said {his} {G}.
+"[It is so far that a train would need a million years|It is very far, but your eyes have just been there]," said {his} {G}.
 / They drank hot tea and named the stars. Then a bright line ran across the sky. "A shooting star!" cried {A}. "[Make a wish|Quick, wish for something]," said {his} {G}. {A} closed {his} eyes and wished for {W}.
 - "[What did you wish for?|Will you tell me your wish?]" asked {his} {G}. "[It is a secret|If I tell you, it will not come true]," said {A} and smiled.
 / The next day, {A} told {his} friend {B} all about it. "[May I come too?|I want to see it with my own eyes,]" said {B}.

@@ -113,7 +113,7 @@ birthday: A=child B=child I=gift C=color G=parent H=home
 / After school, {A} walked home [slowly|with {his} head down]. The house was dark [and quiet|and still]. {He} opened the door and [turned on the light|stepped inside].
 / "Surprise!" shouted [everybody|all {his} friends]. There were {C} balloons [everywhere|on every chair] and a [big|tall] cake with candles. [{B} threw paper stars into the air.|{B} began to sing, and everybody sang along.]
 / "[You did not forget|You remembered]!" cried {A}.
-"[How could we forget?|Of course not,]" said {his} {G}. "[We wanted to surprise you|It was hard to keep the secret]." Then {B} gave {A} a [big|large] box with a {C} bow. Inside was a {I}!
+"[How could we forget?|We would never forget,]" said {his} {G}. "[We wanted to surprise you|It was hard to keep the secret]." Then {B} gave {A} a [big|large] box with a {C} bow. Inside was a {I}!
 - [They played games and ate cake until it was dark.|They danced and laughed all afternoon.|{A} blew out all the candles at once.] [{A} could not stop smiling.|It was a wonderful party.]
 > That night, {A} fell asleep next to {his} new {I} and thought that {B} was the [best friend in the world|kindest friend of all].
 ? What was in the box? = {I}
@@ -217,7 +217,7 @@ stuck in a tree: A=child O=tree_toy B=child C=color I=idea T=kind_trait H=home
 / "Oh no, my {O}!" cried {A}. {He} jumped, but the branch was too high. {B} [threw a stick, but it missed|shook the tree, but nothing fell down]. "[We will never get it back|It is stuck]," said {B}.
 / {A} sat down and [thought hard|thought for a while]. "I have an idea," {he} said. "{I}."
 {B} [nodded|smiled]. "[That could work|Let us try it]!"
-/ They tried it at once. [It was not easy.|They had to be careful.|The first time it went wrong.] [But then|At last], {I.then}, and the {O} came down [slowly|gently] and landed [right in front of them|in the grass|at their feet]. "[Hooray|We did it]!" they shouted.
+/ They tried it at once. [It was not easy.|They had to be careful.|The first time it went wrong.] [Then|At last], {I.then}, and the {O} came down [slowly|gently] and landed [right in front of them|in the grass|at their feet]. "[Hooray|We did it]!" they shouted.
 - [An old man on a bench clapped his hands.|A bird in the tree looked at them with surprise.] "[Two heads are better than one|That was clever]," said {B}.
 > {A} [brushed the leaves off the {C} {O}|held the {C} {O} tightly] and walked home with {B}[, who told everyone about the clever idea|, and they both felt very clever].
 ? What got stuck in the tree? = {O}
