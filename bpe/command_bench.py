@@ -128,13 +128,22 @@ def run(settings: Bench) -> None:
             partial.write_text(json.dumps(results, indent=2) + "\n")
             partial.replace(settings.out)
     print(table(results))
+    for name, result in results.items():
+        checks = {tool: numbers["check"] for tool, numbers in result["tools"].items() if numbers["check"] is not None}
+        if len(checks) > 1 and not name.startswith("doubling"):
+            same = "the same" if len(set(map(str, checks.values()))) == 1 else f"DIFFERENT: {checks}"
+            print(f"{PARTS[name].title}: {', '.join(checks)} made {same} (merges, ids, bytes or pieces)")
     if results:
         draw(results, settings.figure)
         print(f"\nnumbers: {settings.out}\nfigure: {settings.figure}")
 
 
 def _text(name: str, settings: Bench, scratch: Path) -> Path | None:
-    """The text unpacked, without `<|endoftext|>` (so that all tools count the same pieces), cut to --size."""
+    """The text unpacked, cut to --size, and such that all tools find the same pieces in it.
+
+    That is without `<|endoftext|>`, and with no white space around newlines: tokenizers and gigabpe read line by line
+    and never see a piece that goes over the end of a line.
+    """
     if not name:
         return None
     plain = scratch / re.sub(r"\W", "_", name)
@@ -146,7 +155,8 @@ def _text(name: str, settings: Bench, scratch: Path) -> Path | None:
             data = bytes(97 + (n * n // 7 + n // 3) % 26 for n in range(limit or 1 << 21))
         else:
             with (gzip.open if name.endswith(".gz") else open)(settings.data / name, "rb") as file:
-                data = file.read(limit or -1).decode("utf-8", "ignore").encode().replace(b"<|endoftext|>", b"")
+                text = file.read(limit or -1).decode("utf-8", "ignore").replace("<|endoftext|>", "\n")
+            data = re.sub(r"\s*\n\s*", "\n", text).encode()
         plain.write_bytes(data)
     return plain
 

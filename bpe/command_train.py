@@ -207,10 +207,13 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
     if settings.files and str(settings.files[0]) != "-":
         from encoder import Tokenizer
 
-        document, _ = next(text_files.documents(settings.files[0], text_files.Reading("replace")), (b"", True))
-        sample = document[:1_000_000]
-        ratio = len(sample) / max(1, len(Tokenizer(vocabulary).encode_array(sample, disallowed_special=())))
-        print(f"compression: {ratio:.2f} bytes per token on the first document ({len(sample):,} bytes)")
+        tokenizer, size, tokens = Tokenizer(vocabulary), 0, 0
+        for part, _ in text_files.documents(settings.files[0], text_files.Reading("replace")):
+            size += len(part)
+            tokens += len(tokenizer.encode_array(part, disallowed_special=()))
+            if size > 1_000_000:
+                break
+        print(f"compression: {size / max(1, tokens):.2f} bytes per token on the first {size:,} bytes")
     print(f"saved {settings.out}/: {', '.join(names)}")
 
 
