@@ -28,4 +28,4 @@ install requirements.txt
 models=(--base "$base")
 [ ! -e "$full/model.safetensors" ] || models+=(--full "$full")
 [ ! -e "$adapter/adapter_model.safetensors" ] || models+=(--adapters "$adapter")
-exec "$PYTHON" lora/generate.py "${models[@]}" "$@"
+exec "$PYTHON" lora/generate.py "${models[@]}" --template plain "$@"

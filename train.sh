@@ -68,9 +68,9 @@ step() {
 
 prepare() {
     if [ "$NAME" = stories ]; then
-        step data "$text" -- "$PYTHON" data/prepare.py stories
+        step data "$text" data/stor*.py -- "$PYTHON" data/prepare.py stories
     else
-        [ -z "$TEXT" ] || step text "$text" "$TEXT" -- "$PYTHON" data/prepare.py file "$TEXT" --name "$NAME" --kind text
+        [ -z "$TEXT" ] || step text "$text" "$TEXT" -- "$PYTHON" data/prepare.py file "$TEXT" --name "$NAME" --kind text --val_share 0.05
         [ -z "$INSTRUCTIONS" ] || step instructions "${instructions}_train.json" "$INSTRUCTIONS" -- \
             "$PYTHON" data/prepare.py file "$INSTRUCTIONS" --name "$NAME" --kind instructions
     fi
@@ -87,7 +87,7 @@ bpe() {
 pretrain() {
     local with_choices=()
     [ ! -e "$choices" ] || with_choices=(--choices "$choices")
-    run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" -- \
+    run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" pretrain/presets.py -- \
         "$PYTHON" pretrain/model.py --preset stories --data "$tokens" --out "$run" --resume auto \
         --export "$base" ${with_choices[@]+"${with_choices[@]}"} "$@"
     step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
@@ -104,14 +104,15 @@ lora() {
         return
     fi
     local common=("$PYTHON" lora/train.py --model_name_or_path "$base" --data_path "${instructions}_train.json"
-        --eval_data_path "${instructions}_val.json")
+        --eval_data_path "${instructions}_val.json" --template plain --epochs 1
+        --train_batch_size 32 --gradient_accumulation_steps 1 --eval_interval 200)
     run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
-        "${common[@]}" --use_lora True --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
+        "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 3e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
     run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
-        "${common[@]}" --use_lora False --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full"
+        "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full"
     step replies "$tuned-replies.jsonl" "data/adapters/$NAME-lora" "data/models/$NAME-full" "${instructions}_val.json" -- \
         "$PYTHON" lora/generate.py --base "$base" --full "data/models/$NAME-full" --adapters "data/adapters/$NAME-lora" \
-        --records "${instructions}_val.json" --replies "$tuned-replies.jsonl"
+        --template plain --records "${instructions}_val.json" --replies "$tuned-replies.jsonl"
     [ "$NAME" != stories ] || step scores "$tuned-scores.json" "$tuned-replies.jsonl" -- \
         "$PYTHON" data/checkers.py "$tuned-replies.jsonl" --json "$tuned-scores.json"
 }

@@ -23,7 +23,7 @@ case "$1 ${2:-}" in
         make data/instructions/stories_train.json; make data/instructions/stories_val.json ;;
     "data/prepare.py file")
         case "$*" in
-            *"--kind text") make "data/text/$5/train.txt"; make "data/text/$5/val.txt" ;;
+            *"--kind text"*) make "data/text/$5/train.txt"; make "data/text/$5/val.txt" ;;
             *) make "data/instructions/$5_train.json"; make "data/instructions/$5_val.json" ;;
         esac ;;
 esac
@@ -43,8 +43,9 @@ done
 def clone(tmp_path):
     folder = tmp_path / "a clone with spaces"
     folder.mkdir()
-    for name in ("setup.sh", "train.sh", "generate.sh", "requirements.txt"):
-        shutil.copy(ROOT / name, folder)
+    for name in ("setup.sh", "train.sh", "generate.sh", "requirements.txt", "data/stories.py", "pretrain/presets.py"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     stand_in = tmp_path / "stand in python"
     stand_in.write_text(STAND_IN)
     stand_in.chmod(0o755)
@@ -134,7 +135,7 @@ def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
     command = ["train.sh", "--name", "mine", "--text", "my book.txt", "--instructions", "ask.json"]
     done = clone(*command, cwd=caller)
     assert done.returncode == 0, done.stderr
-    assert f"data/prepare.py file {caller}/my book.txt --name mine --kind text" in done.calls
+    assert f"data/prepare.py file {caller}/my book.txt --name mine --kind text --val_share 0.05" in done.calls
     assert not any("checkers.py" in call for call in done.calls), "only our own instructions have checkers"
     assert scripts(clone(*command, cwd=caller)) == ["data/summary.py mine"]
 
