@@ -431,3 +431,13 @@ def test_stories_of_the_instructions_are_short_and_whole():
         assert story.slots["A"] in text and (text.count('"') % 2) == 0
         if "T" in story.slots:
             assert checkers.has(text, story.slots["T"])
+
+
+def test_chinese_stories_are_chinese():
+    rnd = random.Random(8).random
+    for shape in stories.CHINESE_SHAPES:
+        for _ in range(40):
+            text = compose(shape, rnd).tell()
+            assert re.fullmatch(r"[\u4e00-\u9fff，。！？：“”、；\n]+", text), f"{shape.name}: {text}"
+            assert not re.search(r"[，。！？：、；]{2}|“”|[，：、；]\n", text), f"{shape.name}: {text}"
+            assert text.count("“") == text.count("”")
