@@ -51,12 +51,12 @@ def run(settings: Demo) -> None:
     import fast  # compiled: only once the arguments are in order
     from encoder import Tokenizer
 
-    print(f"text: {path} ({origin}), {len(text):,} bytes, {len(text.decode()):,} characters")
+    print(f"text: {_short(path)} ({origin}), {len(text):,} bytes, {len(text.decode()):,} characters")
     start = time.perf_counter()
     vocabulary = fast.train([text], settings.vocab_size, special_tokens=[END_OF_TEXT], texts=True)
     names = tokenizer_folder.save(vocabulary, settings.out)
     seconds = time.perf_counter() - start
-    print(f"trained: {len(vocabulary):,} tokens in {seconds:.2f} s; saved {settings.out}/ ({', '.join(names)})")
+    print(f"trained: {len(vocabulary):,} tokens in {seconds:.2f} s; saved {_short(settings.out)}/ ({', '.join(names)})")
 
     if len(vocabulary) < settings.vocab_size:
         print(f"note: no pair is left to merge, so there are {len(vocabulary):,} tokens, not {settings.vocab_size:,}")
@@ -78,7 +78,11 @@ def run(settings: Demo) -> None:
     settings.results.write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     title = f"Trainers, {len(timed.encode()) / 1000:.0f} kB, vocabulary {settings.timing_vocab_size}"
     _draw(settings.figure, title, sweep, times, comparison)
-    print(f"\nnumbers: {settings.results}\nfigure: {settings.figure}")
+    print(f"\nnumbers: {_short(settings.results)}\nfigure: {_short(settings.figure)}")
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _compare(settings: Demo) -> list[dict]:
