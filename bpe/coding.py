@@ -13,6 +13,8 @@ from word_table import BYTES, FULL, LOW, VALUE, WORDS, find_slot, hash_word, sto
 U = np.uint64
 NO_RANK = np.int32(0x7FFFFFFF)
 NO_KEY = np.uint32(0xFFFFFFFF)
+NO_PAIR = U(0xFFFFFFFFFFFFFFFF)
+MOST_TOKENS = 1 << 20  # ids take 20 bits in the table of pairs
 SHORT = 128  # bytes; positions fit 8 bits, ranks the other 24
 LONGEST_KNOWN = 1024  # bytes of a piece that is remembered
 IDS = 2  # used[IDS]: ids in the pool
@@ -21,11 +23,11 @@ IDS = 2  # used[IDS]: ids in the pool
 @inlined
 def pair_slot(left, right, pairs):
     """Where the pair is in the hash table `pairs`, or the free slot where it belongs."""
-    key = (U(left) << U(32) | U(right)) + U(1)
+    key = U(left) << U(20) | U(right)
     last = U(pairs.shape[0] - 1)
     slot = key * U(0x9E3779B97F4A7C15)
-    slot = (slot ^ (slot >> U(32))) & last
-    while pairs[slot, 0] != key and pairs[slot, 0] != U(0):
+    slot = (slot >> U(32)) & last
+    while pairs[slot] >> U(24) != key and pairs[slot] != NO_PAIR:
         slot = (slot + U(1)) & last
     return slot
 
@@ -33,18 +35,17 @@ def pair_slot(left, right, pairs):
 @inlined
 def rank_of(left, right, pairs):
     """Rank of the merge of two ids, NO_RANK if there is none."""
-    slot = pair_slot(left, right, pairs)
-    return np.int32(pairs[slot, 1]) if pairs[slot, 0] != U(0) else NO_RANK
+    entry = pairs[pair_slot(left, right, pairs)]
+    return np.int32(entry & U(0xFFFFFF)) if entry != NO_PAIR else NO_RANK
 
 
-@kernel("void(int32[:,::1], uint64[:,::1])")
+@kernel("void(int32[:,::1], uint64[::1])")
 def fill_pairs(merges, pairs):
-    """Enter merges[rank] = (left, right) into the empty hash table of (1 + packed pair, rank)."""
+    """Enter merges[rank] = (left, right) into a table full of NO_PAIR: left << 44 | right << 24 | rank."""
     for rank in range(merges.shape[0]):
         left, right = merges[rank]
         slot = pair_slot(left, right, pairs)
-        pairs[slot, 0] = (U(left) << U(32) | U(right)) + U(1)
-        pairs[slot, 1] = U(rank)
+        pairs[slot] = U(left) << U(44) | U(right) << U(24) | U(rank)
 
 
 @helper
@@ -168,7 +169,7 @@ def merge_long(data, start, size, byte_ids, pairs, merged_ids, out, at):
 
 @kernel(
     "int64(uint8[::1], int64, int32[::1], int32[::1], int64, uint64[::1], uint64[:,::1], uint8[::1], int32[::1],"
-    " int64[::1], int32[::1], int32[:,::1], uint64[:,::1], int32[::1], uint64[::1])"
+    " int64[::1], int32[::1], int32[:,::1], uint64[::1], int32[::1], uint64[::1])"
 )
 def encode_pieces(
     data, start, ends, out, at, table, records, arena, pool, used, byte_ids, byte_ranks, pairs, merged_ids, byte_masks
@@ -225,18 +226,18 @@ def encode_pieces(
     return at
 
 
-@kernel("int64(int64[::1], uint64[::1])")
+@kernel("int64(uint32[::1], uint64[::1])")
 def decoded_size(ids, spans):
     """Bytes of all ids; -1 - k if ids[k] is not an id. spans[id] = offset << 32 | bytes."""
     total = 0
     for k in range(ids.shape[0]):
-        if ids[k] < 0 or ids[k] >= spans.shape[0]:
+        if ids[k] >= spans.shape[0]:
             return -1 - k
         total += np.int64(spans[ids[k]] & LOW)
     return total
 
 
-@kernel("void(int64[::1], uint64[::1], uint8[::1], uint8[::1])")
+@kernel("void(uint32[::1], uint64[::1], uint8[::1], uint8[::1])")
 def decode_ids(ids, spans, text, out):
     """Write the bytes of all ids. Both `text` and `out` have PADDING spare bytes: it copies 8 at a time."""
     at = 0

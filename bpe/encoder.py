@@ -11,6 +11,7 @@ Text is cut at special tokens, then into pieces (scanner.py, or `regex` for othe
 """
 
 import codecs
+from array import array
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -18,8 +19,8 @@ from typing import Literal
 
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
-from coding import NO_RANK, decode_ids, decoded_size, encode_pieces, fill_pairs
-from counting import BLOCK, CLASSES, LONGEST, SCANNERS, read_chunks
+from coding import MOST_TOKENS, NO_PAIR, NO_RANK, decode_ids, decoded_size, encode_pieces, fill_pairs
+from counting import BLOCK, CHUNK, CLASSES, LONGEST, SCANNERS, read_chunks
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
 from vocabulary import InputError, Vocabulary
@@ -47,6 +48,13 @@ class PieceCache:
             np.zeros(3, np.int64),
         )
         self.ends = np.empty(BLOCK, np.int32)
+        self._buffer, self._out = np.empty(0, np.uint8), np.empty(0, np.int32)
+
+    def room(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 [size + PADDING at least] for text and int32 [size + 1 at least] for its ids, used again and again."""
+        if len(self._buffer) < size + PADDING:
+            self._buffer, self._out = np.empty(size + PADDING, np.uint8), np.empty(size + PADDING, np.int32)
+        return self._buffer, self._out
 
 
 class Tokenizer:
@@ -62,7 +70,9 @@ class Tokenizer:
         self._scan = SCANNERS.get(vocabulary.pattern)
         compile_pattern(vocabulary.pattern)
         merges = np.array(vocabulary.merges, np.int32).reshape(-1, 2)
-        pairs = np.zeros((1 << max(10, (3 * len(merges)).bit_length()), 2), np.uint64)
+        if len(vocabulary) > MOST_TOKENS:
+            raise InputError(f"token_bytes: {len(vocabulary):,} tokens are more than {MOST_TOKENS:,}")
+        pairs = np.full(1 << (2 * len(merges) + 1).bit_length(), NO_PAIR)
         fill_pairs(merges, pairs)
         byte_ids = np.array(vocabulary.byte_ids, np.int32)
         byte_ranks = np.full((256, 256), NO_RANK, np.int32)
@@ -176,10 +186,20 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of the ids. Raises InputError for a number that is no id."""
-        ids = np.ascontiguousarray(ids if isinstance(ids, np.ndarray) else np.array(list(ids), np.int64), np.int64)
+        known = len(self._spans)
+        if isinstance(ids, np.ndarray):
+            if ids.dtype.kind == "i" and len(ids) and not 0 <= ids.min() <= ids.max() < known:
+                bad = int(np.flatnonzero((ids < 0) | (ids >= known))[0])
+                raise InputError(f"id {ids[bad]} at position {bad}: ids run from 0 to {known - 1}")
+            ids = np.ascontiguousarray(ids, np.uint32)
+        else:
+            try:
+                ids = np.frombuffer(array("I", ids), np.uint32)  # much faster than np.array
+            except OverflowError as error:
+                raise InputError(f"ids: {error}; ids run from 0 to {known - 1}") from None
         size = decoded_size(ids, self._spans)
         if size < 0:
-            raise InputError(f"id {ids[-1 - size]} at position {-1 - size}: ids run from 0 to {len(self._spans) - 1}")
+            raise InputError(f"id {ids[-1 - size]} at position {-1 - size}: ids run from 0 to {known - 1}")
         out = np.empty(size + PADDING, np.uint8)
         decode_ids(ids, self._spans, self._text, out)
         return out[:size].tobytes()
@@ -222,30 +242,51 @@ class Tokenizer:
                     f"the text contains the special token {text!r}: allow it with allowed_special, "
                     "or take it as plain text with disallowed_special=()"
                 )
-        buffer = np.empty(len(data) + PADDING, np.uint8)
-        buffer[: len(data)] = np.frombuffer(data, np.uint8)
-        out = np.empty(len(data) + 1, np.int32)
         try:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        at = 0
+        result = []
         for start, end, special in parts:
             if special is not None:
-                out[at] = self.vocabulary.special_tokens[special]
-                at += 1
+                result.append(np.array([self.vocabulary.special_tokens[special]], self.dtype))
             elif self._scan is None:
-                ends = np.array(piece_ends(data[start:end], self.vocabulary.pattern), np.int64) + start
-                at = encode_pieces(buffer, start, ends.astype(np.int32), out, at, *cache.arrays, *self._merges)
+                ends = np.array(piece_ends(data[start:end], self.vocabulary.pattern), np.int32)
+                buffer, out = cache.room(end - start)
+                buffer[: end - start] = np.frombuffer(data, np.uint8, end - start, start)
+                n = encode_pieces(buffer, 0, ends, out, 0, *cache.arrays, *self._merges)
+                result.append(out[:n].astype(self.dtype))
             else:
-                state = new_state(start)
-                while state[AT] < end:
-                    found = self._scan(buffer, state, end, CLASSES, cache.ends)
-                    if found:
-                        ends = cache.ends[:found]
-                        at = encode_pieces(buffer, start, ends, out, at, *cache.arrays, *self._merges)
-                        start = int(ends[-1])
+                for low, high in self._chunks(data, start, end):
+                    result.append(self._encode_chunk(np.frombuffer(data, np.uint8, high - low, low), cache))
         self._caches.append(cache)
+        return result[0] if len(result) == 1 else np.concatenate([np.empty(0, self.dtype), *result])
+
+    def _chunks(self, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """data[start:end] in runs of about a megabyte, cut where no piece crosses."""
+        cutter = Cutter(self.vocabulary.pattern)
+        size = CHUNK
+        while end - start > size:
+            cut = cutter.last_cut(data, start + size)
+            if cut > start:
+                yield start, cut
+                start, size = cut, CHUNK
+            else:
+                size *= 2
+        yield start, end
+
+    def _encode_chunk(self, text: np.ndarray, cache: PieceCache) -> np.ndarray:
+        """Ids of text without special tokens, in room that stays in the core's cache."""
+        size = len(text)
+        buffer, out = cache.room(size)
+        buffer[:size] = text
+        state, start, at = new_state(), 0, 0
+        while state[AT] < size:
+            found = self._scan(buffer, state, size, CLASSES, cache.ends)
+            if found:
+                ends = cache.ends[:found]
+                at = encode_pieces(buffer, start, ends, out, at, *cache.arrays, *self._merges)
+                start = int(ends[-1])
         return out[:at].astype(self.dtype)
 
 

@@ -19,6 +19,7 @@ from compiled import helper, kernel
 
 IDS, FIRST, GREATEST_BYTES = 0, 1, 2  # tie rules: smallest pair of ids, first place in the text, greatest bytes
 GAP = -1
+SYMBOL, PAIR, WORD = 0, 1, 2  # what a place holds
 PROGRESS, STOP = 0, 1  # flags[]: merges done so far; whether to stop
 
 
@@ -103,21 +104,17 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
         if size > 1:
             total += size + 1
         start = ends[w]
-    symbol = np.empty(total + 2, np.int32)
-    pair_at = np.empty(total + 2, np.int32)
-    word_of = np.empty(total + 2, np.int32)
-    symbol[0] = GAP
-    pair_at[0] = GAP
+    cells = np.empty((total + 2, 3), np.int32)  # side by side, since they are read together
+    cells[0, SYMBOL], cells[0, PAIR] = GAP, GAP
     n = 1
     start = 0
     for w in range(n_words):
         if ends[w] - start > 1:
             for k in range(start, ends[w]):
-                symbol[n] = id_of_byte[data[k]]
-                word_of[n] = w
+                cells[n, SYMBOL] = id_of_byte[data[k]]
+                cells[n, WORD] = w
                 n += 1
-            symbol[n] = GAP
-            pair_at[n] = GAP
+            cells[n, SYMBOL], cells[n, PAIR] = GAP, GAP
             n += 1
         start = ends[w]
 
@@ -140,11 +137,11 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
     n_slots = 0
     slot_of = np.full((256, 256), -1, np.int32)
     for p in range(1, n):
-        if symbol[p] == GAP:
+        if cells[p, SYMBOL] == GAP:
             continue
-        a, b = symbol[p], symbol[p + 1]
+        a, b = cells[p, SYMBOL], cells[p + 1, SYMBOL]
         if b == GAP:
-            pair_at[p] = GAP
+            cells[p, PAIR] = GAP
             continue
         s = slot_of[a, b]
         if s < 0:
@@ -154,8 +151,8 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
             left_of[s], right_of[s] = a, b
             pair_count[s] = 0
             list_size[s] = 0
-        pair_at[p] = s
-        pair_count[s] += counts[word_of[p]]
+        cells[p, PAIR] = s
+        pair_count[s] += counts[cells[p, WORD]]
         list_size[s] += 1
     listed = 0
     for s in range(n_slots):
@@ -164,7 +161,7 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
         list_size[s] = 0
     places = np.empty(3 * listed + 1024, np.int32)
     for p in range(1, n):
-        s = pair_at[p]
+        s = cells[p, PAIR]
         if s >= 0:
             places[list_at[s] + list_size[s]] = p
             list_size[s] += 1
@@ -203,7 +200,7 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
             fresh = pair_count[s] == heap[0, 0]
             if pair_count[s] > 0:
                 if ties == FIRST:  # the first place of its list that still holds it
-                    while pair_at[places[list_at[s]]] != s:
+                    while cells[places[list_at[s]], PAIR] != s:
                         list_at[s] += 1
                         list_size[s] -= 1
                     fresh = fresh and places[list_at[s]] == tie
@@ -246,16 +243,16 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
                 born_slot, born_place = grown(born_slot, 2 * list_size[s]), grown(born_place, 2 * list_size[s])
             for k in range(list_at[s], list_at[s] + list_size[s]):
                 p = places[k]
-                if pair_at[p] != s:
+                if cells[p, PAIR] != s:
                     continue
                 q = p + size_a  # the right token
                 end = p + size  # where the next one begins
-                weight = counts[word_of[p]]
-                x, y = symbol[p - 1], symbol[end]
-                pair_at[p] = GAP
+                weight = counts[cells[p, WORD]]
+                x, y = cells[p - 1, SYMBOL], cells[end, SYMBOL]
+                cells[p, PAIR] = GAP
                 if x != GAP:  # (x, a) becomes (x, new)
                     before = p - token_size[x]
-                    pair_count[pair_at[before]] -= weight
+                    pair_count[cells[before, PAIR]] -= weight
                     if before_mark[x] != m:
                         before_mark[x] = m
                         before_slot[x] = n_slots
@@ -264,11 +261,11 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
                         n_slots += 1
                     r = before_slot[x]
                     pair_count[r] += weight
-                    pair_at[before] = r
+                    cells[before, PAIR] = r
                     born_slot[n_born], born_place[n_born] = r, before
                     n_born += 1
                 if y != GAP:  # (b, y) becomes (new, y)
-                    pair_count[pair_at[q]] -= weight
+                    pair_count[cells[q, PAIR]] -= weight
                     if after_mark[y] != m:
                         after_mark[y] = m
                         after_slot[y] = n_slots
@@ -277,11 +274,11 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
                         n_slots += 1
                     r = after_slot[y]
                     pair_count[r] += weight
-                    pair_at[p] = r
+                    cells[p, PAIR] = r
                     born_slot[n_born], born_place[n_born] = r, p
                     n_born += 1
-                pair_at[q] = GAP
-                symbol[p], symbol[end - 1] = new, new
+                cells[q, PAIR] = GAP
+                cells[p, SYMBOL], cells[end - 1, SYMBOL] = new, new
             pair_count[s] = 0
 
         # the lists of the new pairs, from left to right as they were born

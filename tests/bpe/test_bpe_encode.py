@@ -216,9 +216,9 @@ def test_a_million_repeats_take_linear_time(gpt2, oracle, unit):
     for repeats in (1_000_000, 2_000_000):
         text, best = unit * repeats, 1e9
         for _ in range(2):
-            start = time.perf_counter()
+            start = time.process_time()
             ids = gpt2.encode_array(text)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         seconds.append(best)
         assert gpt2.decode(ids) == text
     assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds

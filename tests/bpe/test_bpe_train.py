@@ -245,14 +245,14 @@ def test_a_million_repeats_take_linear_time(unit, pattern):
     seconds = []
     for repeats in (1_000_000, 2_000_000):
         best = 1e9
-        for _ in range(3):
-            start = time.perf_counter()
+        for _ in range(4):
+            start = time.process_time()
             vocabulary = fast.train([unit * repeats], 300, pattern, texts=True)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         seconds.append(best)
         if len(vocabulary.merges) >= 10:
             assert max(map(len, vocabulary.token_bytes)) >= 512
-    assert seconds[1] < 2.5 * seconds[0] + 0.02, seconds
+    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
 
 
 def test_counts_are_64_bits():
