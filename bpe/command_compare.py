@@ -71,7 +71,8 @@ def run(settings: Compare | Show) -> None:
             part = Tokenized(result.tokenizer, result.vocabulary, result.text, result.ids[:shown])
             if shown:
                 more = f" ... and {len(result.ids) - shown:,} more" if len(result.ids) > shown else ""
-                print(f"{result.tokenizer}: {len(result.ids):,} tokens\n{token_display.terminal(part, colour)}{more}\n")
+                count = f"{len(result.ids):,} token{'s' * (len(result.ids) != 1)}"
+                print(f"{result.tokenizer}: {count}\n{token_display.terminal(part, colour)}{more}\n")
             if show and settings.ids:
                 print(" ".join(map(str, result.ids)) + "\n")
     if settings.html:
