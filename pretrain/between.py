@@ -106,7 +106,8 @@ class Between:
         prompt = self.tokenizer.encode(self.settings.prompt).ids
         room = self.model.config.block_size - len(prompt)
         with torch.compiler.set_stance("force_eager"):
-            replies = generate(model, [prompt] * 2, max_new_tokens=min(100, room), generator=generator)
+            replies = generate(model, [prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
+                               stop_id=model.config.end_of_text, generator=generator)
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])
 
     def save(self, progress):

@@ -114,16 +114,17 @@ def train(settings: Settings, world: World) -> int:
     gc.collect()
     gc.freeze()  # nothing made so far will ever be garbage
 
-    stopped_by = 0
+    stopped_by, sequences = 0, settings.total_batch // T
+    x, y = batch()
     while not finished(settings, progress) and not stopped_by:
         began = time.perf_counter()
         loss = torch.zeros((), device=world.device)
         for micro_step in range(accumulation):
-            x, y = batch()
             exchange_gradients(network, micro_step == accumulation - 1)
             micro_loss = network(x, y, z_loss=settings.z_loss) / accumulation
             micro_loss.backward()
             loss += micro_loss.detach()
+            x, y = batch()  # the next one, while a GPU still computes
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
         norm = float(norm.full_tensor() if settings.fsdp else norm)
         # the same numbers in every process, so that all decide alike
@@ -132,14 +133,14 @@ def train(settings: Settings, world: World) -> int:
         stopped_by = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
         if not math.isfinite(loss + norm):
             raise NotFiniteError(f"step {progress.step + 1}: loss {loss}, gradient norm {norm}; no update was made. "
-                                 f"Sequences {progress.sequences} to {reader.position - 1}, epoch {reader.epoch:.3f}. "
+                                 f"Sequences {progress.sequences} to {progress.sequences + sequences - 1}. "
                                  "Lower the learning rate, or resume from the last checkpoint with another --seed")
 
         share = learning_rate_scale(fraction(settings, progress, seconds), settings)
         skip = spike(loss, progress.losses, settings.skip_spikes or SPIKE)
         if skip:
             log.say(f"step {progress.step + 1}: loss {loss:.3f} is a spike, sequences {progress.sequences} to "
-                    f"{reader.position - 1}" + (", update skipped" if settings.skip_spikes else ""))
+                    f"{progress.sequences + sequences - 1}" + (", update skipped" if settings.skip_spikes else ""))
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * share
@@ -149,12 +150,12 @@ def train(settings: Settings, world: World) -> int:
 
         elapsed = time.perf_counter() - began
         progress.step += 1
-        progress.sequences = reader.position
+        progress.sequences += sequences
         progress.seconds += elapsed
         progress.losses = [*progress.losses[-99:], loss]
         speed = settings.total_batch / elapsed
         log.step(progress, settings.log_every, loss=loss, lr=settings.lr * share, norm=norm, tokens_per_s=round(speed),
-                 mfu=round(flops * speed / peak, 4), epoch=round(reader.epoch, 4))
+                 mfu=round(flops * speed / peak, 4), epoch=round(progress.sequences * T / train_split.tokens, 4))
         between.after_step(progress, stopped_by)
 
     if not stopped_by:

@@ -82,8 +82,9 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 class Attention(nn.Module):
     """Causal self-attention with H query heads over K key-value heads (Ainslie et al. 2023)."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
+        self.layer = layer  # its place in the cache
         H, K, D = config.n_head, config.kv_heads, config.head_dim
         self.sizes = [H * D, K * D, K * D]
         self.head_dim = D
@@ -92,7 +93,7 @@ class Attention(nn.Module):
         self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
         self.k_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
 
-    def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None, layer: int = 0):
+    def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None):
         """Map x (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
         q, k, v = (part.view(B, T, -1, self.head_dim) for part in self.c_attn(x).split(self.sizes, dim=-1))
@@ -101,7 +102,7 @@ class Attention(nn.Module):
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
-            k, v = cache.extend(layer, k, v)  # (B, K, S, D)
+            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
         y = attention(q, k, v, mask)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
 
@@ -131,20 +132,20 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then the same with the MLP; post-norm puts each norm after the sum."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.post = config.norm_place == "post"
         self.ln_1 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
-        self.attn = Attention(config)
+        self.attn = Attention(config, layer)
         self.ln_2 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
         self.mlp = MLP(config)
 
-    def forward(self, x, rotary=None, mask=None, cache=None, layer: int = 0):
+    def forward(self, x, rotary=None, mask=None, cache=None):
         """Map x (B, T, C) to (B, T, C)."""
         if self.post:
-            x = self.ln_1(x + self.attn(x, rotary, mask, cache, layer))
+            x = self.ln_1(x + self.attn(x, rotary, mask, cache))
             return self.ln_2(x + self.mlp(x))
-        x = x + self.attn(self.ln_1(x), rotary, mask, cache, layer)
+        x = x + self.attn(self.ln_1(x), rotary, mask, cache)
         return x + self.mlp(self.ln_2(x))
 
 
@@ -161,7 +162,7 @@ class GPT(nn.Module):
         self.config, self.dtype = config, dtype
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(config.padded_vocab, config.n_embd),
-            "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
         })
         if config.position == "learned":
             self.transformer["wpe"] = nn.Embedding(config.block_size, config.n_embd)
@@ -206,8 +207,8 @@ class GPT(nn.Module):
         rotary = None
         if self.config.position == "rope":
             rotary = [table[positions].to(x.dtype).unsqueeze(-2) for table in (self.cos, self.sin)]
-        for layer, block in enumerate(self.transformer["h"]):
-            x = block(x, rotary, mask, cache, layer)
+        for block in self.transformer["h"]:
+            x = block(x, rotary, mask, cache)
         if cache is not None:
             cache.length += T
         return self.transformer["ln_f"](x) if "ln_f" in self.transformer else x

@@ -124,18 +124,12 @@ class Reader:
         self.position += self.world_size * self.micro_batch
         return self.split.sequences(starts, self.T)
 
-    @property
-    def epoch(self) -> float:
-        """Passes over the data so far."""
-        return self.position * self.T / self.split.tokens
-
-
 def read_manifest(folder: Path) -> dict:
     """manifest.json of a folder of shards; the tokenizer that it names is checked against its hash where it exists."""
     path = Path(folder) / "manifest.json"
     if not path.exists():
-        raise InputError(f"{path} does not exist; make shards with: python bpe/run.py encode TEXT_FOLDER "
-                         f"--tokenizer TOKENIZER_FOLDER --out {folder}")
+        raise InputError(f"{path} does not exist; `bash train.sh` makes the default shards, or make others: "
+                         f"python bpe/run.py encode TEXT_FOLDER --tokenizer TOKENIZER_FOLDER --out {folder}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
         missing = {"dtype", "vocab_size", "end_of_text", "tokenizer", "tokenizer_sha256", "shards"} - manifest.keys()

@@ -58,6 +58,7 @@ def test_kill_during_a_checkpoint_write(reference, tmp_path):
     process = start(settings)
     while not (folder / "step_00000007").exists() or not list(folder.glob("*.tmp")):
         assert process.poll() is None
+        time.sleep(0.0005)
     process.kill()
     process.communicate()
     if not list(folder.glob("*.tmp")):  # too late by a hair: make what the kill would have left
