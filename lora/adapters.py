@@ -240,12 +240,15 @@ def tidy(number: float):
     return round(number) if abs(number - round(number)) < 1e-9 * max(1, abs(number)) else number
 
 
-def write_atomically(path: Path, data: bytes):
-    """Writes beside, flushes to disk, renames: the old file or the new one, never half of one."""
+def write_atomically(path: Path, data):
+    """Writes beside, flushes to disk, renames: the old file or the new one, never half of one.
+
+    data: bytes, or a function that writes into the open file.
+    """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            data(file) if callable(data) else file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

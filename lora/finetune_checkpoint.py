@@ -6,7 +6,6 @@ differences. Randomness needs no state: order and dropout of update u depend on 
 """
 
 import fcntl
-import io
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,17 +56,13 @@ def identity(s: Settings, data: str, base: str, world: int) -> dict:
 
 def save_checkpoint(folder: Path, model, optimizer, progress: dict, who: dict, name: str = FILE):
     """Replaces the folder's checkpoint; progress: {"step", "elapsed", ...}."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "tensors": trained_tensors(model),
-            "optimizer": optimizer.state_dict() if optimizer else None,
-            "progress": progress,
-            "identity": who,
-        },
-        buffer,
-    )
-    write_atomically(folder / name, buffer.getbuffer())
+    state = {
+        "tensors": trained_tensors(model),
+        "optimizer": optimizer.state_dict() if optimizer else None,
+        "progress": progress,
+        "identity": who,
+    }
+    write_atomically(folder / name, lambda file: torch.save(state, file))
 
 
 def load_checkpoint(folder: Path, model, optimizer, who: dict | None, name: str = FILE) -> dict | None:

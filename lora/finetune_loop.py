@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import time
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -150,8 +151,7 @@ class Trainer:
 
 
 def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int = 1) -> dict:
-    """Trains as the settings say and writes the run folder; returns {"folder", "step", "train_loss", "eval_loss",
-    ...}.
+    """Trains as the settings say and writes the run folder; returns its path, the updates, the losses and the seconds.
 
     data: tokenised before, for many runs on the same files. Raises InputError for bad settings or files, Diverged,
     Stopped.
@@ -160,34 +160,35 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     torch.set_float32_matmul_precision(s.matmul_precision)
     device = choose_device(s.device, int(os.environ.get("LOCAL_RANK", 0)))
     dtype = choose_dtype(s.dtype, device)
-    folder = run_folder(s, time.strftime("%Y%m%d-%H%M%S"))
-    lock = lock_folder(folder) if rank == 0 else None
     tokenizer = load_tokenizer(s.model_name_or_path, s.trust_remote_code)
     model, base_hash = prepare_model(s, device, dtype, len(tokenizer))
     max_length = min(s.max_length, getattr(model.config, "max_position_embeddings", None) or s.max_length)
     render(s.template, "", "", "", tokenizer)  # a template that does not work is to fail now, not after training
     data = data or load_data(s, tokenizer, max_length)
-    trainer = Trainer(s, model, data, device, dtype, rank, world, tokenizer.pad_token_id or tokenizer.eos_token_id)
+    pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    trainer = Trainer(s, model, data, device, dtype, rank, world, pad_id)
     optimizer = make_optimizer(s, model)
-    who = identity(s, data_hash(data.train), base_hash, world)
-    progress = load_checkpoint(folder, model, optimizer, who) if s.resume == "auto" else None
-    progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False}
-    journal = Journal(folder, progress["step"], quiet=rank > 0)
-    if rank == 0:
-        arguments = {key: shareable(value) if isinstance(value, str) else value for key, value in asdict(s).items()}
-        arguments |= {"base_sha256": base_hash, "torch": torch.__version__, "processes": world}
-        write_atomically(folder / "arguments.json", (json.dumps(arguments, indent=2) + "\n").encode())
-    describe(journal, s, trainer, folder, max_length, dtype, progress)
-    run_updates(s, trainer, optimizer, journal, folder, who, progress)
-    if s.patience and progress["best"] is not None:
-        load_checkpoint(folder, model, None, None, "best.pt")
-        progress["eval_loss"] = progress["best"]
-    if rank == 0:
-        save_results(s, model, tokenizer, folder, base_hash)
-        write_report(s, model, tokenizer, data, folder)
-    journal.close()
-    if lock:
-        lock.close()
+
+    folder = run_folder(s, time.strftime("%Y%m%d-%H%M%S"))
+    with ExitStack() as stack:
+        if rank == 0:
+            stack.enter_context(lock_folder(folder))
+        who = identity(s, data_hash(data.train), base_hash, world)
+        progress = load_checkpoint(folder, model, optimizer, who) if s.resume == "auto" else None
+        progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False}
+        journal = stack.enter_context(closing(Journal(folder, progress["step"], quiet=rank > 0)))
+        if rank == 0:
+            arguments = {key: shareable(value) if isinstance(value, str) else value for key, value in asdict(s).items()}
+            arguments |= {"base_sha256": base_hash, "torch": torch.__version__, "processes": world}
+            write_atomically(folder / "arguments.json", (json.dumps(arguments, indent=2) + "\n").encode())
+        describe(journal, s, trainer, folder, max_length, dtype, progress)
+        run_updates(s, trainer, optimizer, journal, folder, who, progress)
+        if s.patience and progress["best"] is not None:
+            load_checkpoint(folder, model, None, None, "best.pt")
+            progress["eval_loss"] = progress["best"]
+        if rank == 0:
+            save_results(s, model, tokenizer, folder, base_hash)
+            write_report(s, model, tokenizer, data, folder)
     return {
         "folder": str(folder),
         "step": progress["step"],

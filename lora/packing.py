@@ -18,6 +18,7 @@ labels.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,20 +41,6 @@ class Group:
     sequences: int
     longest: int
     gather: Tensor | None
-
-
-@dataclass
-class Layout:
-    """Where the sequences lie in a packed row: groups for the padded way, cumulative lengths (n + 1) for the flash
-    kernel.
-    """
-
-    groups: list[Group]
-    restore: (
-        Tensor | None
-    )  # (N,) position of each token among the padded outputs of all groups; None if nothing is padded
-    cumulative: Tensor
-    longest: int
 
 
 @dataclass
@@ -81,24 +68,44 @@ def group_by_length(lengths: list[int]) -> list[tuple[int, int]]:
     return [*runs, (first, len(lengths))]
 
 
-def lay_out(lengths: list[int], device) -> Layout:
-    """The layout of sequences of these lengths, longest first, in one row."""
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    groups, restore, padded = [], [], 0
-    for first, last in group_by_length(lengths):
-        longest = lengths[first]
-        steps = np.arange(longest)
-        inside = np.minimum(steps, np.asarray(lengths[first:last])[:, None] - 1)  # padding repeats the last token
-        gather = torch.from_numpy(starts[first:last, None] + inside).to(device) if lengths[last - 1] < longest else None
-        groups.append(Group(int(starts[first]), int(starts[last]), last - first, longest, gather))
-        restore += [padded + row * longest + steps[: lengths[first + row]] for row in range(last - first)]
-        padded += longest * (last - first)
-    return Layout(
-        groups,
-        torch.from_numpy(np.concatenate(restore)).to(device) if padded > starts[-1] else None,
-        torch.from_numpy(starts.astype(np.int32)).to(device),
-        lengths[0],
-    )
+class Layout:
+    """Where sequences of these lengths, longest first, lie in a packed row.
+
+    For the flash kernel `cumulative` (n + 1) int32; for the padded way `groups`, and `restore` (N,), the position of
+    each token among the padded outputs of all groups, None if nothing is padded. Each is made when first asked for.
+    """
+
+    def __init__(self, lengths: list[int], device):
+        self.lengths, self.device, self.longest = lengths, device, lengths[0]
+        self.starts = np.concatenate([[0], np.cumsum(lengths)])
+
+    @cached_property
+    def cumulative(self) -> Tensor:
+        """Start of each sequence, and the end of the last."""
+        return torch.from_numpy(self.starts.astype(np.int32)).to(self.device)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Runs of sequences of similar length."""
+        groups = []
+        for first, last in group_by_length(self.lengths):
+            longest, start, stop = self.lengths[first], int(self.starts[first]), int(self.starts[last])
+            gather = None
+            if self.lengths[last - 1] < longest:  # padding repeats a sequence's last token
+                inside = np.minimum(np.arange(longest), np.asarray(self.lengths[first:last])[:, None] - 1)
+                gather = torch.from_numpy(self.starts[first:last, None] + inside).to(self.device)
+            groups.append(Group(start, stop, last - first, longest, gather))
+        return groups
+
+    @cached_property
+    def restore(self) -> Tensor | None:
+        """Index of the real tokens among the padded ones."""
+        parts, padded = [], 0
+        for first, last in group_by_length(self.lengths):
+            longest, rows = self.lengths[first], self.lengths[first:last]
+            parts += [padded + row * longest + np.arange(length) for row, length in enumerate(rows)]
+            padded += longest * len(rows)
+        return torch.from_numpy(np.concatenate(parts)).to(self.device) if padded > self.starts[-1] else None
 
 
 def pack(examples: Examples, chosen, device="cpu") -> Batch:
@@ -115,7 +122,7 @@ def pack(examples: Examples, chosen, device="cpu") -> Batch:
     inputs = {
         "input_ids": torch.from_numpy(tokens)[None].to(device),
         "position_ids": torch.from_numpy(positions)[None].to(device),
-        "layout": lay_out(lengths, device),
+        "layout": Layout(lengths, device),
     }
     return Batch(
         inputs, torch.from_numpy(labelled - 1).to(device), torch.from_numpy(tokens[labelled]).to(device), len(tokens)

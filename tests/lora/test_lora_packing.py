@@ -8,7 +8,7 @@ from finetune_model import fuse_operations, fused
 from finetune_settings import InputError
 from fused_head import HeadCrossEntropy, labelled_loss
 from instructions import Examples
-from packing import ShortAttention, group_by_length, lay_out, pack, pad, plan_epoch, use_packed_attention
+from packing import Layout, ShortAttention, group_by_length, pack, pad, plan_epoch, use_packed_attention
 from torch import nn
 from transformers import (
     BloomConfig,
@@ -184,7 +184,7 @@ def test_groups_waste_little_and_cover_everything():
     assert runs[-1][1] == 64
     assert all(lengths[a] * (b - a) <= 1.25 * sum(lengths[a:b]) for a, b in runs)
     assert group_by_length([7] * 5) == [(0, 5)]
-    layout = lay_out([7] * 5, "cpu")
+    layout = Layout([7] * 5, "cpu")
     assert layout.restore is None
     assert layout.groups[0].gather is None
 
