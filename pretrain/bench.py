@@ -71,6 +71,7 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
                 raise RuntimeError(f"{' '.join(map(str, command))} ended early:\n{log.read_text()[-3000:]}")
             steps, wanted = finished()
             if (not marks and steps) or len(steps) >= wanted:
+                # fields 14 and 15 of proc(5): CPU ticks of the process so far
                 ticks = sum(map(int, Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]))
                 marks.append((time.monotonic(), ticks / os.sysconf("SC_CLK_TCK")))
                 if len(steps) >= wanted and len(marks) < 2:
@@ -84,21 +85,24 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
             "seconds": round(time.monotonic() - began, 1)}
 
 
-def training_speed(shape: str, who: str, settings: Settings, scratch: Path) -> dict:
-    """One side's steps at one shape."""
+def training_speed(who: str, shape: tuple[int, int, int, int], T: int, settings, scratch: Path, device: str = "cpu",
+                   compiled: bool = True) -> dict:
+    """One side's steps: who is ours, peer or peer_bf16; shape is layers, heads, channels, sequences of T tokens.
+
+    Of the settings it reads nanogpt and steps; gpu_check.py calls it too.
+    """
     import numpy as np
 
-    L, H, C, B = SHAPES["tiny" if settings.tiny else shape]
-    T, warm = 256, 5
-    vocabulary = 50304
+    L, H, C, B = shape
+    warm, vocabulary = 5, 50304
     ids = np.random.default_rng(1).integers(0, vocabulary, 400_000, dtype=np.uint16)
     if who == "ours":
         write_shards(scratch / "tokens", {"train": ids, "val": ids[:5000]}, vocabulary)
         command = [sys.executable, HERE / "model.py", "--preset", "gpt2", "--n_layer", L, "--n_head", H, "--n_embd", C,
                    "--block_size", T, "--vocab_size", vocabulary, "--no_bias", "--data", scratch / "tokens", "--out",
                    scratch / "run", "--total_batch", B * T, "--micro_batch", B, "--max_steps", 100_000, "--prompt", "",
-                   "--eval_every", 0, "--eval_tokens", T, "--sample_every", 0, "--save_every", 0]
-        command += ["--no_compile"] * settings.tiny
+                   "--eval_every", 0, "--eval_tokens", T, "--sample_every", 0, "--save_every", 0, "--device", device]
+        command += [] if compiled else ["--no_compile"]
 
         def finished():
             path = scratch / "run" / "metrics.jsonl"
@@ -121,8 +125,9 @@ def training_speed(shape: str, who: str, settings: Settings, scratch: Path) -> d
             if changed == script:
                 raise InputError(f"{settings.nanogpt}/train.py has no line that forbids bf16 on a CPU")
             (scratch / "train.py").write_text(changed)
-        flags = {"device": "cpu", "dtype": "bfloat16" if who == "peer_bf16" else "float32", "dataset": "bench",
-                 "compile": not settings.tiny, "gradient_accumulation_steps": 1, "batch_size": B, "block_size": T,
+        bf16 = who == "peer_bf16" or device == "cuda"
+        flags = {"device": device, "dtype": "bfloat16" if bf16 else "float32", "dataset": "bench",
+                 "compile": compiled, "gradient_accumulation_steps": 1, "batch_size": B, "block_size": T,
                  "n_layer": L, "n_head": H, "n_embd": C, "eval_interval": 10**6, "eval_iters": 1, "log_interval": 1,
                  "max_iters": 100_000, "always_save_checkpoint": False}
         command = [sys.executable, "-u", "train.py", *(f"--{name}={value}" for name, value in flags.items())]
@@ -266,7 +271,9 @@ def main(settings: Settings):
                 flags = [] if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
                 result = training_loss(flags, settings, scratch)
             else:
-                result = training_speed(*case.split("_", 1), settings, scratch)
+                shape, who = case.split("_", 1)
+                result = training_speed(who, SHAPES["tiny" if settings.tiny else shape], 256, settings, scratch,
+                                        compiled=not settings.tiny)
         print(f"{case}: {json.dumps(result)}", flush=True)
         results[case] = result
         part = settings.out.with_suffix(".tmp")
