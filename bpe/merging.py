@@ -1,14 +1,14 @@
-"""The merges of a BPE vocabulary from counted words, compiled; about 15 ns for each occurrence merged.
+"""The merges of a BPE vocabulary from counted words, compiled: 0.4 s for 32,000 on English books.
 
 Symbols. The words' bytes lie end to end, a gap (-1) after each word. A token of n bytes keeps the place of its
 bytes: its id stands at its first and at its last byte, so that the neighbours of the token at p are found without
 links: the next begins at p + n, the one before ends at p - 1.
 
-Pairs. Each pair that exists has a slot: its ids, its count, and the list of places where it was born. pair_at[p]
-is the slot of the pair that begins with the token at p. A pair can only come into being during the merge that
-makes the newer of its two tokens, so its list is complete at the end of that merge and never grows again: places
-whose pair_at has since become another slot are skipped. And a new pair (x, new) is looked up in an array
-indexed by x, no hashing.
+Pairs. Each pair that exists has a slot: its ids, its count, and the list of places where it was born.
+cells[p, PAIR] is the slot of the pair that begins with the token at p. A pair can only come into being during the
+merge that makes the newer of its two tokens, so its list is complete at the end of that merge and never grows
+again: places that hold another slot by now are skipped. And a new pair (x, new) is looked up in an array indexed
+by x, no hashing.
 
 Choice. A binary heap holds every slot under (count, tie rule) as they were when it was pushed. Counts only fall,
 so the top is right if it is still up to date, and is otherwise put back with its present count.
@@ -91,7 +91,7 @@ def grown(array, size):
 def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, merges, flags):
     """Fill merges[: merges_wanted] with pairs of ids; returns how many there are before no pair is left.
 
-    `data` int: words end to end, word w ending at ends[w] and occurring counts[w] times. id_of_byte [256] is a
+    data: words end to end, word w ending at ends[w] and occurring counts[w] times. id_of_byte [256] is a
     permutation of 0..255; merge m makes the id 256 + m. The first merges are `forced` (those of a tokenizer that
     is extended). flags[PROGRESS] says how far it is; it ends early if flags[STOP] is set.
     """
