@@ -193,10 +193,9 @@ def show_stream(rows):
     for key, r in rows.items():
         precision, variant, batches = key.split()
         share = 1.0 if batches == "packed" else r["tokens"] / r["positions"]
+        peers = (f"{precision} peft random", f"{precision} peft bucketed", "fp32 peft random")
         body.append([f"{precision}, {'PEFT' if variant == 'peft' else 'ours'}, {batches}", f"{share:.0%}",
-                     f"{useful(r):.0f}", *(f"{useful(r) / useful(rows[f'{precision} peft {b}']):.2f}"
-                                           for b in ("random", "bucketed")),
-                     f"{useful(r) / useful(rows['fp32 peft random']):.2f}" if "fp32 peft random" in rows else "",
+                     f"{useful(r):.0f}", *(f"{useful(r) / useful(rows[p]):.2f}" if p in rows else "" for p in peers),
                      gigabytes(r)])
     return table(["", "text in the batch", "tokens/s", "to PEFT random", "to PEFT bucketed", "to PEFT fp32 random",
                   "peak GB"], body)
