@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import re
 import subprocess
 import sys
 import time
@@ -117,8 +119,6 @@ def test_mistakes_are_refused(data, tmp_path, capsys, changes, message):
         pytest.skip("this machine has a CUDA device")
     status, text = main(tiny_settings(data, tmp_path / "run", **changes), capsys)
     assert status == 2
-    import re
-
     assert re.search(message, text), text
     assert "Traceback" not in text
     assert not (tmp_path / "run" / "checkpoints").exists()
@@ -213,10 +213,11 @@ def test_the_switches_train_in_bfloat16(data, tmp_path, capsys, document_mask):
 
 
 def test_help_is_quick_and_complete():
-    began = time.perf_counter()
+    before = os.times()
     result = subprocess.run([sys.executable, str(MODEL), "--preset", "gpt2", "--help"], capture_output=True, text=True,
                             check=True)
-    assert time.perf_counter() - began < 2
+    after = os.times()  # CPU seconds, not those of the clock: the machine may be busy
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 2
     assert "524288" in result.stdout
     assert "learning rate" in result.stdout
     bad = subprocess.run([sys.executable, str(MODEL), "--preset", "gpt3"], capture_output=True, text=True, check=False)
