@@ -270,10 +270,10 @@ def count(
 ) -> Counts:
     """Count the distinct pieces of text files (also .gz), or with texts=True of an iterable of str or bytes.
 
-    special_tokens: never counted, and no piece crosses them. threads: all cores if None; texts, and patterns that
-    `regex` splits, use one. shard: (i, n) counts the i-th of n about equal runs of the files' bytes. errors, for
-    bytes that are not UTF-8: "strict" raises InputError with file and offset, "replace" puts U+FFFD, "bytes" takes
-    them as they are. progress(bytes done since the last call) is called from several threads.
+    special_tokens: never counted, and no piece crosses them. threads: if None, one for each core that the process may
+    use; texts, and patterns that `regex` splits, use one. shard: (i, n) counts the i-th of n about equal runs of the
+    files' bytes. errors, for bytes that are not UTF-8: "strict" raises InputError with file and offset, "replace" puts
+    U+FFFD, "bytes" takes them as they are. progress(bytes done since the last call) is called from several threads.
     """
     compile_pattern(pattern)
     special_tokens = tuple(special_tokens)
@@ -303,7 +303,7 @@ def count(
 
 
 def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
-    threads = threads or os.cpu_count() or 1
+    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
     size = sum(path.stat().st_size for path in paths)
     parts = min(threads, 1 + size // CHUNK) if pattern in SCANNERS else 1
     runs = file_runs(paths, shard, parts, cutter)

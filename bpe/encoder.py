@@ -246,21 +246,26 @@ class Tokenizer:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        result = []
+        result, at = np.empty(len(data), self.dtype), 0  # room that is not used is never touched
         for start, end, special in parts:
             if special is not None:
-                result.append(np.array([self.vocabulary.special_tokens[special]], self.dtype))
+                result[at] = self.vocabulary.special_tokens[special]
+                at += 1
             elif self._scan is None:
                 ends = np.array(piece_ends(data[start:end], self.vocabulary.pattern), np.int32)
                 buffer, out = cache.room(end - start)
                 buffer[: end - start] = np.frombuffer(data, np.uint8, end - start, start)
                 n = encode_pieces(buffer, 0, ends, out, 0, *cache.arrays, *self._merges)
-                result.append(out[:n].astype(self.dtype))
+                result[at : at + n] = out[:n]
+                at += n
             else:
                 for low, high in self._chunks(data, start, end):
-                    result.append(self._encode_chunk(np.frombuffer(data, np.uint8, high - low, low), cache))
+                    ids = self._encode_chunk(np.frombuffer(data, np.uint8, high - low, low), cache)
+                    result[at : at + len(ids)] = ids
+                    at += len(ids)
         self._caches.append(cache)
-        return result[0] if len(result) == 1 else np.concatenate([np.empty(0, self.dtype), *result])
+        result.resize(at, refcheck=False)
+        return result
 
     def _chunks(self, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
         """data[start:end] in runs of about a megabyte, cut where no piece crosses."""
@@ -276,7 +281,7 @@ class Tokenizer:
         yield start, end
 
     def _encode_chunk(self, text: np.ndarray, cache: PieceCache) -> np.ndarray:
-        """Ids of text without special tokens, in room that stays in the core's cache."""
+        """Ids of text without special tokens, int32, valid until the next call: the room stays in the core's cache."""
         size = len(text)
         buffer, out = cache.room(size)
         buffer[:size] = text
@@ -287,7 +292,7 @@ class Tokenizer:
                 ends = cache.ends[:found]
                 at = encode_pieces(buffer, start, ends, out, at, *cache.arrays, *self._merges)
                 start = int(ends[-1])
-        return out[:at].astype(self.dtype)
+        return out[:at]
 
 
 class StreamingDecoder:
