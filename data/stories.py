@@ -25,7 +25,7 @@ import story_choices
 import story_report
 import story_tasks
 from story_grammar import END_OF_TEXT, Random, Shape, Story, choose, compose, read_shapes
-from story_lessons import lesson
+from story_lessons import lesson, memory_game
 from story_shapes_far import FAR
 from story_shapes_home import HOME
 from story_shapes_wild import WILD
@@ -33,7 +33,7 @@ from story_zh import POOLS_ZH, SHAPES_ZH
 
 SHAPES: list[Shape] = [shape for text in (HOME, WILD, FAR) for shape in read_shapes(text)]
 CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
-LESSONS, CHINESE = 0.14, 0.06  # shares of the documents; the rest are English stories
+MEMORY_GAMES, LESSONS, CHINESE = 0.06, 0.14, 0.06  # shares of the documents; the rest are English stories
 CHOICES = 600  # multiple-choice items
 INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
 LONGEST = 850  # characters of a story in an instruction; with the prompt about 240 tokens, the base model sees 256
@@ -67,9 +67,12 @@ def short_stories(rnd: Random) -> Iterator[Story]:
 def document(rnd: Random) -> tuple[str, str]:
     """(key, text) of one document: mostly English stories, some lessons, some Chinese stories."""
     which = rnd()
-    if which < LESSONS:
+    if which < MEMORY_GAMES:
+        return memory_game(rnd)
+    if which < MEMORY_GAMES + LESSONS:
         return lesson(rnd)
-    story = compose(choose(rnd, CHINESE_SHAPES if which < LESSONS + CHINESE else SHAPES), rnd)
+    chinese = which < MEMORY_GAMES + LESSONS + CHINESE
+    story = compose(choose(rnd, CHINESE_SHAPES if chinese else SHAPES), rnd)
     return story.key, story.tell()
 
 

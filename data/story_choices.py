@@ -68,13 +68,11 @@ def item(story: Story, label: int, rnd: Random) -> dict | None:
 def items(stories: Iterator[Story], count: int, rnd: Random) -> list[dict]:
     """`count` items from different stories, every label equally often."""
     labels = sorted((i % 4 for i in range(count)), key=lambda _: rnd())
-    made, keys = [], set()
+    made, beginnings = [], set()
     while len(made) < count:
         story = next(stories)
-        if story.key in keys:
-            continue
-        keys.add(story.key)
         record = item(story, labels[len(made)], rnd)
-        if record:
+        if record and record["ctx"] not in beginnings:
+            beginnings.add(record["ctx"])
             made.append({"ind": len(made), **record})
     return made

@@ -129,6 +129,29 @@ def yesterday(rnd: Random) -> str:
                         f"every day {who} {present} {tail}"])  # fmt: skip
 
 
+def memory_game(rnd: Random) -> tuple[str, str]:
+    """(key, text) of a game in which children say lists of words after each other.
+
+    Each second list can be foretold from the one before it: copying is what a small model learns last and needs most.
+    """
+    a, b = choose(rnd, GIRLS), choose(rnd, BOYS)
+    title = choose(rnd, ["Mrs. ", "Mr. "]) + choose(rnd, SURNAMES)
+    first, second = (a, b) if rnd() < 0.5 else (b, a)
+    lines = [choose(rnd, MEMORY_OPENINGS).format(T=title, A=first, B=second)]
+    for _ in range(3 + int(rnd() * 4)):
+        said = upper_first(", ".join(choose(rnd, WORDS) for _ in range(3 + int(rnd() * 5))))
+        lines += [f'"{said}," said {first}.', f'"{said}," said {second}.']
+    lines.append(choose(rnd, [f"{second} remembered every word.", '"Well done," said ' + first + ".", "They laughed and went home."]))
+    return f"memory|{lines[1]}", " ".join(lines)
+
+
+MEMORY_OPENINGS = [
+    "{A} and {B} played a memory game. {A} said some words, and {B} said them again.",
+    "Today {T} showed the class a game. {A} had to say words, and {B} had to remember them.",
+    "On a rainy day, {A} and {B} played a game with words.",
+    '"Say what I say," said {A}. "I will," said {B}.',
+]
+WORDS = [noun[0] for noun in NOUNS] + [color for color, _ in COLORS] + GIRLS + BOYS
 CHINESE_WORDS = [(noun[0], noun[2]) for noun in NOUNS] + [pair for pair in COLORS if pair[0] != "orange"]
 # What the lesson is about, how a fact of it is made, and its weight.
 TOPICS: list[tuple[str, Callable[[Random], str], int]] = [

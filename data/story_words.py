@@ -10,18 +10,15 @@ Only `random()` of the generator is ever used to draw from a pool, and pools are
 HE = {"he": "he", "him": "him", "his": "his", "himself": "himself", "He": "He", "His": "His"}
 SHE = {"he": "she", "him": "her", "his": "her", "himself": "herself", "He": "She", "His": "Her"}
 
-GIRLS = """Lily Mia Emma Anna Lucy Zoe Ella Ruby Nora Rosa Ivy Clara Daisy Molly Sara Amy Jane Kate Grace Alice Eva Maya Lena
-Julia Hannah Tina Nina Sophie Chloe Penny Polly Hazel Holly Maria Olive Stella Violet Wendy Fiona Gina Tara Leah Abby Betty
-Dora Greta Heidi Iris Kara Lola Mabel Nell Paula Rita Susie Thea Vera Jenny Mary Helen""".split()
-BOYS = """Tom Ben Sam Max Leo Jack Tim Dan Noah Oscar Henry Peter Paul Mark Luke Adam Alex Eric Fred George Hugo Ian Jake Kevin
-Liam Mike Nick Oliver Pete Ray Simon Theo Victor Wes Zack Andy Bobby Carl David Eddie Felix Gus Harry Ivan Joe Kyle Louis
-Marco Ned Otto Philip Ralph Scott Toby Walter Anton Billy Danny Jimmy Rob""".split()
-ANIMAL_GIRLS = "Dot Bella Coco Honey Pearl Willow Misty Clover Poppy Luna Tilly Maple Berry Ginger Nibbles Snowy".split()
-ANIMAL_BOYS = "Pip Hopper Rusty Bruno Milo Teddy Fuzzy Buster Chip Barney Rocky Ziggy Bramble Patch Scout Twig".split()
+# Few names, so that a small model soon learns to carry one through a story instead of learning the names by heart.
+GIRLS = "Lily Mia Emma Anna Lucy Zoe Ella Ruby Nora Clara Molly Sara Amy Jane Grace Alice".split()
+BOYS = "Tom Ben Sam Max Leo Jack Tim Dan Noah Oscar Henry Peter Paul Luke Adam Fred".split()
+ANIMAL_GIRLS = "Dot Bella Coco Honey Poppy Luna Misty Daisy".split()
+ANIMAL_BOYS = "Pip Hopper Rusty Bruno Milo Teddy Chip Patch".split()
 ANIMALS = "rabbit fox bear mouse squirrel hedgehog duck frog turtle deer beaver badger otter mole lamb goat".split()
 BIG_ANIMALS = "lion elephant bear tiger bull wolf buffalo".split()
 BIRDS = "robin sparrow crow owl parrot pigeon magpie blackbird".split()
-SURNAMES = "Brown Green Hill Wood Baker Lee Stone Park Long Bell Rose Cook White Fisher Young King".split()
+SURNAMES = "Brown Green Hill Wood Baker Lee Park Bell".split()
 
 
 def pool(facets: str, rows: str) -> list[dict[str, str]]:

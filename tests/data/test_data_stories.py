@@ -19,7 +19,7 @@ from story_grammar import compile_text, compose, expand, read_shapes
 from story_report import WORD, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = "a7ec50b37b3ab86efb5dcae5126bfccb79aead07fa76038af40eb47a93a35f34"
+GOLDEN = "ddea4614998cacff8b69f2161f2d3ad16db63e1c3551bf04839134baeca33fc3"
 FEMALE = re.compile(r"\b(she|her|hers|herself)\b", re.IGNORECASE)
 MALE = re.compile(r"\b(he|him|his|himself)\b", re.IGNORECASE)
 WOMEN = re.compile(r"\b(mom|mother|grandma|aunt|sister|woman|queen|girl|Mrs|brothers and sisters)\b")
