@@ -248,8 +248,12 @@ SHOW = {"gradients": show_gradients, "step": show_step, "stream": show_stream, "
 
 
 def draw(results, path):
-    """Three panels: the step's time, text per second on real lengths, and the two forms over the number of tokens."""
-    figure, (left, middle, right) = new_figure(3, width=5.0, height=4.0)
+    """Panels: the step's time, text per second on real lengths, the two forms over the number of tokens."""
+    panels = [part for part in ("step", "stream", "forms") if results.get(part)]
+    if not panels:
+        return
+    figure, axes = new_figure(len(panels), width=5.0, height=4.0)
+    ax = dict(zip(panels, axes, strict=True))
     colours = {"peft": "#bbbbbb", "layer": "#88bbdd", "ours": "#4477aa", "random": "#bbbbbb", "bucketed": "#888888",
                "packed": "#4477aa"}
 
@@ -264,24 +268,24 @@ def draw(results, path):
         ax.grid(axis="x", visible=False)
         ax.legend(frameon=False, fontsize=8)
 
-    if results.get("step"):
-        bars(left, results["step"], {"peft": "PEFT", "layer": "our layer alone", "ours": "everything"},
+    if "step" in ax:
+        bars(ax["step"], results["step"], {"peft": "PEFT", "layer": "our layer alone", "ours": "everything"},
              lambda r: r["step_ms"] / 1e3, lambda h: f"{h:.2g}")
-        left.set(title="one training step (lower is better)", ylabel="s")
-    if results.get("stream"):
-        bars(middle, results["stream"], {"peft random": "PEFT, random batches", "peft bucketed": "PEFT, by length",
-                                         "ours packed": "ours, packed"}, useful, lambda h: f"{h:.0f}")
-        middle.set(title="Alpaca's lengths (higher is better)", ylabel="tokens of text per second")
-    if results.get("forms"):
+        ax["step"].set(title="one training step (lower is better)", ylabel="s")
+    if "stream" in ax:
+        names = {"peft random": "PEFT, random", "peft bucketed": "PEFT, by length", "ours packed": "ours, packed"}
+        bars(ax["stream"], results["stream"], names, useful, lambda h: f"{h:.0f}" if h else "")
+        ax["stream"].set(title="Alpaca's lengths (higher is better)", ylabel="tokens of text per second")
+    if "forms" in ax:
         rows = results["forms"]["fp32"]["rows"]
         for rank, shade in zip(sorted({r["rank"] for r in rows}), (0.35, 0.65, 1.0), strict=False):
             for form, colour in (("Wx + B(Ax)", "#4477aa"), ("(W+BA)x", "#cc3311")):
                 part = [r for r in rows if r["rank"] == rank]
-                right.plot([r["tokens"] for r in part], [r[form] / r["base"] for r in part], "o-", markersize=3.5,
+                ax["forms"].plot([r["tokens"] for r in part], [r[form] / r["base"] for r in part], "o-", markersize=3.5,
                            color=colour, alpha=shade, label=f"{form}, R = {rank}")
-        right.set_xscale("log", base=2)
-        right.set(title="one layer, forward + backward", xlabel="tokens in the batch", ylabel="time / frozen layer's")
-        right.legend(frameon=False, fontsize=8)
+        ax["forms"].set_xscale("log", base=2)
+        ax["forms"].set(title="one layer, forward + backward", xlabel="tokens", ylabel="time / frozen layer's")
+        ax["forms"].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
 
