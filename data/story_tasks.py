@@ -231,7 +231,7 @@ def records(
     family: str, stories: Iterator[Story], rnd: Random, train: int, val: int, held_out: Callable[[str], bool],
     story_held_out: Callable[[str], bool],
 ) -> tuple[list[dict], list[dict]]:  # fmt: skip
-    """Up to `train` and `val` different records of a family, disjoint in their keys (fewer where words run out)."""
+    """`train` and up to `val` records of a family, disjoint in their keys; training ones repeat where words run out."""
     parts: dict[bool, list[dict]] = {False: [], True: []}
     seen: set[tuple[str, str, str]] = set()
     for _ in range(60 * (train + val)):
@@ -247,6 +247,8 @@ def records(
             seen.add((instruction, context, output))
             part.append({"instruction": instruction, "input": context, "output": output,
                          "family": family, "check": check})  # fmt: skip
+    short_of = train - len(parts[False])  # few words in few wordings: these are trained on more than once
+    parts[False] += [parts[False][i % len(parts[False])] for i in range(short_of)]
     return parts[False], parts[True]
 
 
