@@ -29,7 +29,7 @@ from presets import PRESETS, GPTConfig, InputError
 DEVICES = {"H200": (989, 141), "H100": (989, 80), "A100": (312, 80), "A100-40": (312, 40), "L40S": (362, 48),
            "RTX 4090": (165, 24), "L4": (121, 24), "V100": (125, 32)}
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-CHUNK = 512  # positions whose logits exist at once (loss.py)
+LOGITS = 2**29  # logits that exist at once on a GPU (loss.py)
 RESERVE = 0.06  # share of the device's memory for its own context, fragmentation and short-lived tensors
 
 
@@ -109,7 +109,7 @@ def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dic
         "optimizer": 4 * (2 * total - matrices),
         "bf16 weights": 2 * (blocks + head) if dtype == "bfloat16" else 0,
         "activations": B * T * per_token,
-        "loss": 4 * head + min(B * T, CHUNK) * c.padded_vocab * (width + 8),  # head gradient, chunk of logits
+        "loss": 4 * head + width * min(B * T * c.padded_vocab, LOGITS),  # head gradient, chunk of logits
     }
 
 
