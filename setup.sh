@@ -13,7 +13,7 @@ say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
-export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" TOKENIZERS_PARALLELISM=false
+export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-ACTIVE}" TOKENIZERS_PARALLELISM=false
 
 # from_caller WORD: WORD, made absolute if it is a file or folder where the user called from.
 from_caller() { if [ -e "$CALLER/$1" ]; then printf '%s\n' "$CALLER/$1"; else printf '%s\n' "$1"; fi; }

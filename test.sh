@@ -3,6 +3,8 @@
 #   bash test.sh                       everything that CI runs
 #   bash test.sh tests/bpe -k encode   arguments go to pytest (-m slow: the long ones)
 set -euo pipefail
+export OMP_WAIT_POLICY=PASSIVE  # two test workers share the cores: a thread that waits must not spin
+# shellcheck source=setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 
 use_python

@@ -167,11 +167,12 @@ def test_bad_calls_say_what_to_do_and_exit_2(clone, command, says):
 
 
 def test_generate_hands_over_what_there_is(clone):
+    base, plain = "--base data/models/stories", "--template plain"
     assert clone("train.sh", "pretrain").returncode == 0
-    assert clone("generate.sh", "--prompt", "a b").calls == ["lora/generate.py --base data/models/stories --template plain --prompt a b"]
+    assert clone("generate.sh", "--prompt", "a b").calls == [f"lora/generate.py {base} {plain} --prompt a b"]
     assert clone("train.sh").returncode == 0
-    everything = "--base data/models/stories --full data/models/stories-full --adapters data/adapters/stories-lora --template plain"
-    assert clone("generate.sh").calls == [f"lora/generate.py {everything}"]
+    tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
+    assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned} {plain}"]
 
 
 def test_an_interpreter_that_is_not_there_is_named(clone):
