@@ -82,6 +82,9 @@ bpe() {
         --out "$tokenizer" "$@"
     step tokens "$tokens/manifest.json" "$tokenizer/tokenizer.json" "$text" -- \
         "$PYTHON" bpe/run.py encode "$text" --tokenizer "$tokenizer" --out "$tokens"
+    step compare "data/runs/bpe/$NAME-compare.json" "$tokenizer/tokenizer.json" "$text/val.txt" -- \
+        "$PYTHON" bpe/run.py compare "$tokenizer" gpt2 --files "$text/val.txt" --tokens 0 \
+        --json "data/runs/bpe/$NAME-compare.json"
 }
 
 pretrain() {

@@ -1,5 +1,6 @@
 """`python bpe/run.py compare` and `show`: the same text under several tokenizers, as a table, coloured, as a page."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ class Compare:
     text: str | None = None  # this text
     tokens: int = 400  # tokens of each that are shown; 0 for the table alone
     html: Path | None = None  # also write a page with all tokens, side by side
+    json: Path | None = None  # also write the numbers: {text: {tokenizer: {"bytes": ..., "tokens": ...}}}
     pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
 
@@ -61,6 +63,11 @@ def run(settings: Compare | Show) -> None:
     if show and settings.html:
         print(f"wrote {settings.html}")
         return
+    if not show and settings.json:
+        numbers = {name: {result.tokenizer: {"bytes": len(result.text), "tokens": len(result.ids)} for result in row}
+                   for name, row in results.items()}
+        settings.json.parent.mkdir(parents=True, exist_ok=True)
+        settings.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, row in results.items():
         print(f"## {name}\n")

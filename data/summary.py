@@ -40,9 +40,9 @@ def tokenizer_lines(name: str) -> list[str]:
     if not tokens:
         return []
     lines = [f"bytes per token on val.txt   ours {sum(shard['bytes'] for shard in val) / tokens:.2f}"]
-    comparison = read(DATA / "runs" / "bpe" / f"{name}-compare.json")
-    if "gpt2" in comparison:
-        lines[0] += f"   GPT-2's {comparison['gpt2']:.2f}"
+    gpt2 = read(DATA / "runs" / "bpe" / f"{name}-compare.json").get("val.txt", {}).get("gpt2")
+    if gpt2:
+        lines[0] += f"   GPT-2's {gpt2['bytes'] / gpt2['tokens']:.2f} (50,257 tokens)"
     return lines
 
 

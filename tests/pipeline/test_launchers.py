@@ -73,14 +73,14 @@ def test_whole_pipeline_runs_in_order_then_skips_what_is_up_to_date(clone):
     first = clone("train.sh")
     assert first.returncode == 0, first.stderr
     assert scripts(first) == [
-        "data/prepare.py stories", "bpe/run.py train", "bpe/run.py encode", "pretrain/model.py --preset",
-        "pretrain/plot.py data/runs/pretrain/stories", "lora/train.py --model_name_or_path",
+        "data/prepare.py stories", "bpe/run.py train", "bpe/run.py encode", "bpe/run.py compare",
+        "pretrain/model.py --preset", "pretrain/plot.py data/runs/pretrain/stories", "lora/train.py --model_name_or_path",
         "lora/train.py --model_name_or_path", "lora/generate.py --base",
         "data/checkers.py data/runs/lora/stories-replies.jsonl", "data/summary.py stories",
     ]
     again = clone("train.sh")
     assert scripts(again) == ["data/summary.py stories"]
-    assert again.stdout.count("up to date") == 9
+    assert again.stdout.count("up to date") == 10
 
 
 def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
@@ -88,7 +88,7 @@ def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
     (clone.folder / "data/text/stories/train.txt").write_text("another text")
     assert scripts(clone("train.sh"))[:2] == ["bpe/run.py train", "bpe/run.py encode"]
     assert "--vocab_size 512" in clone("train.sh", "bpe", "--vocab_size", "512").calls[0]
-    assert len(clone("train.sh", "--force").calls) == 10
+    assert len(clone("train.sh", "--force").calls) == 11
 
 
 def test_an_interrupted_run_continues_in_its_folder_and_another_one_does_not(clone):
