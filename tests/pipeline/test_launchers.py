@@ -74,7 +74,8 @@ def test_whole_pipeline_runs_in_order_then_skips_what_is_up_to_date(clone):
     assert first.returncode == 0, first.stderr
     assert scripts(first) == [
         "data/prepare.py stories", "bpe/run.py train", "bpe/run.py encode", "bpe/run.py compare",
-        "pretrain/model.py --preset", "pretrain/plot.py data/runs/pretrain/stories", "lora/train.py --model_name_or_path",
+        "pretrain/model.py --preset", "pretrain/plot.py data/runs/pretrain/stories",
+        "lora/train.py --model_name_or_path",
         "lora/train.py --model_name_or_path", "lora/generate.py --base",
         "data/checkers.py data/runs/lora/stories-replies.jsonl", "data/summary.py stories",
     ]
