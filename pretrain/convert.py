@@ -13,13 +13,12 @@ Shapes: C channels, V vocabulary; GPT-2's Conv1D keeps its weights (in, out), ev
 import json
 import os
 import shutil
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from presets import DATA, GPTConfig, InputError
+from presets import DATA, GPTConfig, InputError, run_command
 
 
 @dataclass
@@ -373,13 +372,4 @@ def main(settings: Settings):
 
 if __name__ == "__main__":
     arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    try:
-        main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, OSError) as problem:
-        if arguments.debug:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, arguments)

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from presets import DATA, InputError
+from presets import DATA, InputError, run_command
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("tests", "speed", "memory", "generation", "race")
@@ -271,13 +271,4 @@ def main(settings: Settings):
 if __name__ == "__main__":
     arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    try:
-        main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, OSError) as problem:
-        if arguments.debug:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, arguments)

@@ -18,13 +18,12 @@ Shapes: N sequences (an ending behind its context), T positions of the longest o
 
 import json
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
-from presets import InputError
+from presets import InputError, run_command
 
 BATCH_POSITIONS = 8192  # padded positions of a batch
 HEAD_ROWS = 1024  # ending positions whose logits exist at once
@@ -194,13 +193,4 @@ def main(settings: Settings):
 
 if __name__ == "__main__":
     arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    try:
-        main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, OSError) as problem:
-        if arguments.debug:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, arguments)

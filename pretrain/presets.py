@@ -189,3 +189,17 @@ def main_settings(description: str) -> Settings:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def run_command(main, settings):
+    """main(settings) as a command: exits 130 when interrupted, 2 with one line for a mistake (--debug: traceback)."""
+    try:
+        main(settings)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, OSError) as error:
+        if settings.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
-from presets import InputError
+from presets import InputError, run_command
 
 
 @dataclass
@@ -175,13 +175,4 @@ def main(settings: Settings):
 
 if __name__ == "__main__":
     arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    try:
-        main(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (InputError, OSError) as problem:
-        if arguments.debug:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, arguments)
