@@ -51,6 +51,11 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
+def eager_cpu(x: torch.Tensor) -> bool:
+    """Whether layers run as the loops of cpu_layers.py: on a CPU, unless torch.compile makes loops of its own."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 class Norm(nn.Module):
     """LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019) or nothing, over the last dimension."""
 
@@ -64,6 +69,10 @@ class Norm(nn.Module):
         """Normalise x (..., size); same shape and dtype."""
         if self.kind == "none":
             return x
+        if self.kind == "rmsnorm" and eager_cpu(x):
+            import cpu_layers
+
+            return cpu_layers.RMSNorm.apply(x, self.weight, self.eps)
         weight = self.weight.to(x.dtype)
         if self.kind == "rmsnorm":
             return F.rms_norm(x, weight.shape, weight, self.eps)
@@ -73,8 +82,9 @@ class Norm(nn.Module):
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary positions (Su et al. 2021) with channel i paired with i + D/2, as in Hugging Face's Llama.
 
-    x (B, T, H, D); cos, sin (T, 1, D/2) or (B, T, 1, D/2).
+    x (B, T, H, D); cos, sin (T, D/2) or (B, T, D/2).
     """
+    cos, sin = (table.unsqueeze(-2).to(x.dtype) for table in (cos, sin))
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
@@ -96,11 +106,18 @@ class Attention(nn.Module):
     def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None):
         """Map x (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
-        q, k, v = (part.view(B, T, -1, self.head_dim) for part in self.c_attn(x).split(self.sizes, dim=-1))
-        q, k = self.q_norm(q), self.k_norm(k)  # (B, T, H, D), (B, T, K, D)
-        if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        x = self.c_attn(x)
+        if rotary is not None and rotary[0].dim() == 2 and eager_cpu(x):
+            import cpu_layers
+
+            q, k, v = cpu_layers.Heads.apply(x, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, *rotary,
+                                             *(size // self.head_dim for size in self.sizes[:2]))
+        else:
+            q, k, v = (part.view(B, T, -1, self.head_dim) for part in x.split(self.sizes, dim=-1))
+            q, k = self.q_norm(q), self.k_norm(k)  # (B, T, H, D), (B, T, K, D)
+            if rotary is not None:
+                q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
             k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
         y = attention(q, k, v, mask)  # (B, H, T, D)
@@ -119,7 +136,11 @@ class MLP(nn.Module):
     def forward(self, x):
         """Map x (B, T, C) to (B, T, C)."""
         x = self.c_fc(x)
-        if self.kind == "swiglu":
+        if self.kind == "swiglu" and eager_cpu(x):
+            import cpu_layers
+
+            x = cpu_layers.SwiGLU.apply(x)
+        elif self.kind == "swiglu":
             gate, up = x.chunk(2, dim=-1)
             x = F.silu(gate) * up
         elif self.kind == "relu2":
@@ -206,7 +227,7 @@ class GPT(nn.Module):
         x = x.to(self.dtype)
         rotary = None
         if self.config.position == "rope":
-            rotary = [table[positions].to(x.dtype).unsqueeze(-2) for table in (self.cos, self.sin)]
+            rotary = [table[positions] for table in (self.cos, self.sin)]
         for block in self.transformer["h"]:
             x = block(x, rotary, mask, cache)
         if cache is not None:

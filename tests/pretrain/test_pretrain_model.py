@@ -172,7 +172,7 @@ def test_norm_switches(norm, place):
 def test_rotation_is_a_rotation_by_position_times_frequency():
     cos, sin = rotary_table(8, 6, 100.0)
     x = torch.randn(1, 8, 1, 6)
-    y = rotate(x, cos[:, None], sin[:, None])
+    y = rotate(x, cos, sin)
     for t in range(8):
         for i in range(3):
             turned = complex(x[0, t, 0, i], x[0, t, 0, i + 3]) * cmath.exp(1j * t * 100 ** (-2 * i / 6))

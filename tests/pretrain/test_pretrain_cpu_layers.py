@@ -1,0 +1,67 @@
+"""The compiled loops of cpu_layers.py against PyTorch's own operators: results and gradients."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from cpu_layers import Heads, RMSNorm, SwiGLU
+from model import rotary_table, rotate
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+
+
+def compare(function, reference, inputs, dtype):
+    """Results and gradients of function(*inputs), whose first input is of dtype, against the reference's in fp32."""
+    inputs[0] = inputs[0].to(dtype)
+    ours, exact = ([x.detach().clone().requires_grad_() for x in inputs] for _ in range(2))
+    results, expected = function(*ours), reference(exact[0].float(), *exact[1:])
+    grads = [torch.randn(x.shape) for x in expected]
+    torch.autograd.backward(results, [grad.to(dtype) for grad in grads])
+    torch.autograd.backward(expected, [grad.to(dtype).float() for grad in grads])
+    tolerance = 5e-6 if dtype == torch.float32 else 5e-3
+    pairs = [*zip(results, expected, strict=True), *((a.grad, b.grad) for a, b in zip(ours, exact, strict=True))]
+    for a, b in pairs:
+        assert (a.float() - b.float()).norm() <= tolerance * b.float().norm()
+
+
+@DTYPES
+def test_rms_norm(dtype):
+    compare(lambda x, gain: [RMSNorm.apply(x, gain, 1e-5)], lambda x, gain: [F.rms_norm(x, (24,), gain, 1e-5)],
+            [torch.randn(3, 50, 24), torch.rand(24) + 0.5], dtype)
+
+
+@DTYPES
+def test_swiglu(dtype):
+    def reference(x):
+        gate, up = x.chunk(2, -1)
+        return [F.silu(gate) * up]
+
+    compare(lambda x: [SwiGLU.apply(x)], reference, [20 * torch.randn(3, 50, 48)], dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("normalised", [True, False])
+def test_heads_with_qk_norm_and_rotation(dtype, normalised):
+    B, T, H, K, D = 3, 70, 4, 2, 6
+    tables = rotary_table(T, D, 100.0)
+    gains = [torch.rand(D) + 0.5, torch.rand(D) + 0.5] if normalised else []
+
+    def ours(x, q_gain=None, k_gain=None):
+        return Heads.apply(x, q_gain, k_gain, 1e-5, *tables, H, K)
+
+    def reference(x, q_gain=None, k_gain=None):
+        q, k, v = (part.view(B, T, -1, D) for part in x.split([H * D, K * D, K * D], -1))
+        if normalised:
+            q, k = F.rms_norm(q, (D,), q_gain, 1e-5), F.rms_norm(k, (D,), k_gain, 1e-5)
+        return [part.transpose(1, 2) for part in (rotate(q, *tables), rotate(k, *tables), v)]
+
+    compare(ours, reference, [torch.randn(B, T, (H + 2 * K) * D), *gains], dtype)
+
+
+def test_sums_do_not_depend_on_the_number_of_threads():
+    x, gain = torch.randn(3, 300, 24), torch.rand(24, requires_grad=True)
+    grads, before = [], torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        grads += torch.autograd.grad(RMSNorm.apply(x, gain, 1e-5).square().sum(), gain)
+    torch.set_num_threads(before)
+    assert torch.equal(*grads)
