@@ -86,7 +86,8 @@ def train(settings: Settings, world: World) -> int:
     if progress.step == 0 and world.main:
         made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
         checkpoint.write_text(settings.out / "args.json", json.dumps(made_of, indent=1))
-    reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences)
+    reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences,
+                    settings.curriculum)
 
     def batch() -> list[torch.Tensor]:
         """The next inputs and targets (B, T), on the device."""

@@ -44,6 +44,7 @@ class GPTConfig:
     qk_norm: bool = False  # RMSNorm with a learned gain on queries and keys, before the rotation (Qwen3)
     bias: bool = True  # biases in linear layers and LayerNorm
     tied: bool = True  # output head = token embedding
+    embedding_std: float = 0.02  # standard deviation of the initial token embedding
     zero_init: bool = False  # projections into the residual stream start at 0, else at 0.02 / sqrt(2 n_layer)
     document_mask: bool = False  # tokens do not attend across end-of-text
     end_of_text: int = 50256  # id of <|endoftext|>; taken from the manifest in training
@@ -98,6 +99,7 @@ class Settings:
     sequence: int = 0  # tokens per sequence; 0 = block_size
     total_batch: int = 2**19  # tokens per optimizer step over all processes
     micro_batch: int = 16  # sequences per forward pass of one process
+    curriculum: int = 0  # tokens at the start of the training split that are read before all others
 
     # optimizer
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the blocks' matrices, AdamW for the rest

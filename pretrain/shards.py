@@ -5,8 +5,9 @@ which names the dtype, the vocabulary, the tokenizer's hash, and each shard's le
 
 The order depends on the seed alone. The N tokens of a split are a circle; unrolled over the epochs it is cut into
 sequences of T tokens, and the sequences that begin within one turn are shuffled: every position is a target exactly
-once per N tokens. The state of the reader is a single number, the sequences read so far; it fixes the rest of the
-order, however many processes share a batch.
+once per N tokens. With a curriculum, the first epoch begins with the sequences of the split's first tokens. The state
+of the reader is a single number, the sequences read so far; it fixes the rest of the order, however many processes
+share a batch.
 
 Shapes: B sequences, T tokens of a sequence, N tokens of the split.
 """
@@ -80,10 +81,11 @@ class Order:
     """The shuffled order of the training sequences: sequence number n -> its first position.
 
     N = 10, T = 4: sequences begin at 0, 4, 8 of the unrolled circle (epoch 0), at 12, 16 (epoch 1), at 20, ...
+    The first epoch takes those that begin in the first `curriculum` tokens before all others (Bengio et al. 2009).
     """
 
-    def __init__(self, tokens: int, T: int, seed: int):
-        self.tokens, self.T, self.seed = tokens, T, seed
+    def __init__(self, tokens: int, T: int, seed: int, curriculum: int = 0):
+        self.tokens, self.T, self.seed, self.curriculum = tokens, T, seed, curriculum
         self.epoch, self.permutation = -1, np.empty(0, np.int64)
 
     def epoch_of(self, n: int) -> int:
@@ -101,6 +103,9 @@ class Order:
         if epoch != self.epoch:
             generator = np.random.default_rng([self.seed, epoch])
             self.epoch, self.permutation = epoch, generator.permutation(self.first(epoch + 1) - first)
+            if epoch == 0:
+                later = self.permutation * self.T >= self.curriculum
+                self.permutation = self.permutation[np.argsort(later, kind="stable")]
         return (first + int(self.permutation[n - first])) * self.T
 
 
@@ -111,10 +116,11 @@ class Reader:
     `position`, the number of sequences read by all processes together, is the whole state.
     """
 
-    def __init__(self, split: Split, T: int, micro_batch: int, rank: int, world_size: int, seed: int, position: int):
+    def __init__(self, split: Split, T: int, micro_batch: int, rank: int, world_size: int, seed: int, position: int,
+                 curriculum: int = 0):
         self.split, self.T, self.micro_batch = split, T, micro_batch
         self.rank, self.world_size = rank, world_size
-        self.order = Order(split.tokens, T, seed)
+        self.order = Order(split.tokens, T, seed, curriculum)
         self.position = position
 
     def next(self) -> tuple[torch.Tensor, torch.Tensor]:

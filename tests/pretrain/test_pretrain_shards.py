@@ -41,6 +41,15 @@ def test_order_depends_on_the_seed_and_the_epoch():
     assert sorted(first(1, 0)) == sorted(first(2, 0))
 
 
+def test_a_curriculum_comes_first_and_nothing_is_lost():
+    order = Order(1600, 16, 3, curriculum=200)
+    starts = [order.start(n) for n in range(200)]
+    assert sorted(starts[:13]) == list(range(0, 200, 16)) != starts[:13]
+    assert sorted(starts) == list(range(0, 3200, 16))
+    plain = Order(1600, 16, 3)
+    assert starts[100:] == [plain.start(n) for n in range(100, 200)]  # the second epoch is shuffled as ever
+
+
 def test_sequences_across_the_ends_of_shards(tmp_path):
     split = Split(make_shards(tmp_path, train=(70, 1, 53)), "train")
     whole = np.concatenate([np.load(tmp_path / f"train_{i:06d}.npy") for i in range(3)]).astype(np.int64)
