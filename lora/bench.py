@@ -8,7 +8,8 @@
 Parts: gradients (ours against PEFT's, B not zero), step (one batch: our layer alone, and everything), stream (real
 lengths of Alpaca: padding against packing), ranks (full fine-tuning and r = 8 ... 64), forms (one layer, both ways of
 computing it). Each measurement is a process of its own (bench_case.py), so that its peak memory is its own. The weights
-are random: speed does not depend on them. Prints Markdown; writes bench.json and a figure.
+are random, as are all texts but the stream's: speed does not depend on them. Prints Markdown; writes bench.json and a
+figure.
 
 Shapes: N tokens of a batch, R rank, in / out features of a layer.
 """
@@ -23,7 +24,7 @@ from typing import Literal
 
 import tyro
 from curves import new_figure, save_figure
-from finetune_settings import InputError
+from finetune_settings import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("gradients", "step", "stream", "ranks", "forms")
@@ -72,9 +73,9 @@ def measure(settings, **case):
             "threads": settings.threads, "precision": "fp32", **case}
     name = " ".join(str(case[k]) for k in ("what", "variant", "precision", "batches", "rank") if k in case)
     print(f"measuring {name} ...", end=" ", file=sys.stderr, flush=True)
-    child = [sys.executable, str(Path(__file__).with_name("bench_case.py")), json.dumps(case)]
+    child = [sys.executable, str(Path(__file__).with_name("bench_case.py"))]
     environment = {**os.environ, "OMP_NUM_THREADS": str(settings.threads)}
-    done = subprocess.run(child, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(child, input=json.dumps(case), capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         print("failed", file=sys.stderr)
         raise RuntimeError(f"{name} failed:\n{done.stderr[-2000:]}")
@@ -83,8 +84,9 @@ def measure(settings, **case):
     return result
 
 
-def real_lengths(settings):
-    """(prompt tokens, all tokens) of records in the seed's template under GPT-2's tokenizer, and which form a batch.
+def real_records(settings):
+    """Records in the seed's template under GPT-2's tokenizer, as (prompt tokens, all tokens) and the token ids of all
+    of them one after another; and which form a batch.
 
     random: shuffled, as a DataLoader has them. bucketed: of 50 batches sorted by length (what transformers'
     group_by_length does) a few, evenly spread. packed uses the batches of random.
@@ -102,13 +104,14 @@ def real_lengths(settings):
     records = read_records(settings.data)
     chosen = np.random.default_rng(7).permutation(len(records))[: 50 * size]
     examples = encode_records([records[i] for i in chosen], tokenizer, "seed", 512)
-    pairs = list(zip(examples.first_label.tolist(), examples.lengths.tolist(), strict=True))
-    order = sorted(range(len(pairs)), key=lambda i: -pairs[i][1])
-    batches = len(pairs) // size
-    spread = [int((i + 0.5) * batches / count) for i in range(count)]
-    return {"examples": pairs,
-            "random": [list(range(i * size, (i + 1) * size)) for i in range(count)],
-            "bucketed": [order[i * size : (i + 1) * size] for i in spread]}
+    order = (-examples.lengths).argsort(kind="stable")
+    batches = len(examples) // size
+    random = np.arange(count * size).reshape(count, size)
+    bucketed = np.stack([order[int((i + 0.5) * batches / count) * size :][:size] for i in range(count)])
+    used, places = np.unique(np.stack([random, bucketed]), return_inverse=True)
+    random, bucketed = places.reshape(2, count, size).tolist()
+    return {"examples": [(int(examples.first_label[i]), len(examples[i])) for i in used],
+            "tokens": np.concatenate([examples[i] for i in used]).tolist(), "random": random, "bucketed": bucketed}
 
 
 def run_part(part, settings, precisions, results):
@@ -128,11 +131,11 @@ def run_part(part, settings, precisions, results):
                 rows["bf16-weights peft"] = measure(settings, what="step", variant="peft", precision="bf16-weights",
                                                     **fixed)
     elif part == "stream":
-        lengths = real_lengths(settings)
+        records = real_records(settings)
         for precision in precisions:
             for variant, batches in (("peft", "random"), ("peft", "bucketed"), ("ours", "packed")):
                 rows[f"{precision} {variant} {batches}"] = measure(settings, what="step", variant=variant,
-                                                                   precision=precision, batches=batches, **lengths)
+                                                                   precision=precision, batches=batches, **records)
     elif part == "ranks":
         for variant in ("full-hf", "full"):
             rows[variant] = measure(settings, what="step", variant=variant, precision="bf16", **fixed)
@@ -324,11 +327,5 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_command(
+        main, tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))

@@ -1,17 +1,17 @@
 """One measurement of bench.py in a process of its own, so that its peak memory is its own; prints one line of JSON.
 
-    python lora/bench_case.py '{"what": "step", "variant": "peft", "precision": "bf16", "shape": "gpt2", "rank": 8,
-                                "batches": "fixed", "batch_size": 16, "length": 140, "labelled": 0.66, "repeats": 3,
-                                "device": "cpu", "threads": 2}'
+    python lora/bench_case.py <<< '{"what": "step", "variant": "peft", "precision": "bf16", "shape": "gpt2", "rank": 8,
+                                    "batches": "fixed", "batch_size": 16, "length": 140, "labelled": 0.66,
+                                    "repeats": 3, "device": "cpu", "threads": 2}'
 
 what       step (training steps), gradients (ours against PEFT's), forms ((W+BA)x against Wx + B(Ax), one layer)
 variant    peft; layer: ours in its place, the rest as PEFT has it; ours: everything this project has; full: the same
            without LoRA; full-hf: full fine-tuning as transformers has it
 precision  fp32: PyTorch's defaults; fp32-fast: matmuls at "medium" on a CPU (oneDNN), "high" on a GPU (TF32);
-           bf16: autocast over fp32 weights for PEFT, a bf16 base without autocast for ours; bf16-weights: PEFT over a
-           bf16 base as well
-batches    fixed: batch_size x length; random or bucketed: real lengths from `examples`, padded; packed: the batches of
-           random laid end to end
+           bf16: autocast over fp32 weights for PEFT; ours has a bf16 base, or (full) casts its weights once per pass;
+           bf16-weights: PEFT over a bf16 base as well
+batches    fixed: batch_size x length; random or bucketed: `examples`, (prompt tokens, all tokens) each, padded; packed:
+           the batches of random laid end to end
 
 Shapes: B rows, T positions, N tokens of a batch, R rank.
 """
@@ -24,10 +24,11 @@ from statistics import median
 
 import torch
 import transformers
-from finetune_model import fuse_operations
-from fused_head import labelled_loss
+from fused_head import CastLoss, labelled_loss
+from fused_operations import fuse_operations
 from instructions import Examples
-from packing import pack, use_packed_attention
+from packed_attention import use_packed_attention
+from packing import pack
 from torch.nn import functional as F
 
 from lora import LowRankLinear, convert_linear_layer_to_lora, lora_layers, only_optimize_lora_parameters
@@ -68,18 +69,19 @@ def prepare(case, device):
     elif variant in ("layer", "ours"):
         convert_linear_layer_to_lora(model, lora_dim=case["rank"], lora_scaling=ALPHA)
         only_optimize_lora_parameters(model)
-    autocast = torch.autocast(device, torch.bfloat16, enabled=low and variant != "ours")
+    autocast = torch.autocast(device, torch.bfloat16, enabled=low)
     if peft_like:
         def loss_of(examples, chosen):
             with autocast:
                 return model(**padded(examples, chosen, device)).loss, 1
     else:
         use_packed_attention(fuse_operations(model))
+        whole = CastLoss(model, torch.bfloat16)
 
         def loss_of(examples, chosen):
             batch = pack(examples, chosen, device)
-            with autocast:
-                return labelled_loss(model, batch), len(batch.targets)
+            loss = whole.cast(batch) if low and variant == "full" else labelled_loss(model, batch)
+            return loss, len(batch.targets)
     return model, loss_of
 
 
@@ -96,7 +98,7 @@ def padded(examples, chosen, device):
 
 
 def batches_of(case):
-    """(Examples, list of batches): random token ids in the lengths that the case asks for."""
+    """(Examples, list of batches) in the lengths that the case asks for; token ids random unless it gives `tokens`."""
     import numpy as np
 
     vocabulary = 900 if case["shape"] == "tiny" else 50000
@@ -105,7 +107,8 @@ def batches_of(case):
         batches = [list(range(case["batch_size"]))]
     else:
         lengths, batches = case["examples"], case[case["batches"] if case["batches"] != "packed" else "random"]
-    tokens = np.random.default_rng(1).integers(1, vocabulary, sum(total for _, total in lengths)).astype(np.int32)
+    random = np.random.default_rng(1).integers(1, vocabulary, sum(total for _, total in lengths))
+    tokens = (np.array(case.get("tokens", random)) % vocabulary).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum([total for _, total in lengths])])
     return Examples(tokens, starts, np.array([prompt for prompt, _ in lengths])), batches
 
@@ -253,7 +256,7 @@ def compare_forms(case):
 
 def main():
     """Runs the case on the command line."""
-    case = json.loads(sys.argv[1])
+    case = json.load(sys.stdin)
     torch.set_num_threads(case["threads"])
     transformers.logging.set_verbosity_error()
     fast = "medium" if case["device"] == "cpu" else "high"

@@ -25,7 +25,7 @@ from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_
 from finetune_output import save_results
 from finetune_report import Journal, write_report
 from finetune_settings import Settings, check_settings, run_folder, shareable
-from fused_head import labelled_loss
+from fused_head import CastLoss
 from instructions import render
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
@@ -77,7 +77,8 @@ class Trainer:
     def __init__(self, s: Settings, model, data: Data, device, dtype, rank: int = 0, world: int = 1, pad_id: int = 0):
         self.s, self.model, self.data, self.device, self.rank, self.world = s, model, data, device, rank, world
         self.pad_id = pad_id
-        self.autocast = dtype if dtype != torch.float32 and not s.use_lora else None
+        self.casts = dtype != torch.float32 and not s.use_lora  # full fine-tuning: weights fp32, arithmetic in dtype
+        self.whole = CastLoss(model, dtype)
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.per_update = s.train_batch_size * s.gradient_accumulation_steps * world
         self.updates_per_epoch = math.ceil(len(data.train) / self.per_update)
@@ -89,8 +90,10 @@ class Trainer:
         batch = (
             pack(examples, chosen, self.device) if self.s.packing else pad(examples, chosen, self.device, self.pad_id)
         )
-        with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            return labelled_loss(self.model, batch)
+        if self.casts and not self.s.gradient_checkpointing:
+            return self.whole.cast(batch)
+        with torch.autocast(self.device.type, self.whole.dtype, enabled=self.casts):
+            return self.whole(batch)
 
     def chosen(self, step: int):
         """The examples of update `step`, all processes'."""

@@ -1,17 +1,14 @@
-"""The base model and its tokenizer, made ready for training: device, types, fused operations, adapter, attention.
-
-Nothing here knows a model family by name: a slow operation is replaced where the replacement gives the same numbers.
-"""
+"""The base model and its tokenizer, made ready for training: device, types, fused operations, adapter, attention."""
 
 from pathlib import Path
 
 import finetune_quiet  # noqa: F401  (before transformers)
 import torch
-import torch.nn.functional as F
 import transformers
 from adapters import base_sha256, install_adapter, load_adapter
 from finetune_settings import InputError, Settings
-from packing import use_packed_attention
+from fused_operations import fuse_operations
+from packed_attention import use_packed_attention
 from torch import nn
 
 from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
@@ -79,54 +76,6 @@ def set_dropout(model, rate: float):
                 setattr(module, name, rate)
 
 
-class FusedRMSNorm(nn.Module):
-    """torch's RMS norm with the weight of a written-out one."""
-
-    def __init__(self, weight, eps):
-        super().__init__()
-        self.weight, self.eps = weight, eps
-
-    def forward(self, x):
-        """The normalised x, (..., C)."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
-
-
-def fuse_operations(model):
-    """Replaces activations and norms that are written out in several operations by PyTorch's fused ones.
-
-    GPT-2's `gelu_new` costs about nine times the fused tanh-GELU. A module is replaced only if both give the same
-    numbers on a test input, so a norm that adds one to its weight, say, stays as it is.
-    """
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            new = fused(child)
-            if new is not None:
-                setattr(parent, name, new)
-    return model
-
-
-def fused(module):
-    """The fused equivalent of an activation or a norm, None if there is none."""
-    weight, eps = getattr(module, "weight", None), getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if type(module).__module__.startswith("torch."):
-        return None
-    if weight is None and "gelu" in type(module).__name__.lower():
-        new, probe = nn.GELU(approximate="tanh"), torch.linspace(-6, 6, 256)
-    elif type(module).__name__.endswith("RMSNorm") and weight is not None and weight.ndim == 1 and eps is not None:
-        new = FusedRMSNorm(weight, eps)
-        probe = torch.linspace(-2, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype).view(4, -1)
-    else:
-        return None
-    with torch.no_grad():
-        close = torch.allclose(
-            module(probe).float(),
-            new(probe).float(),
-            rtol=1e-5 if probe.dtype == torch.float32 else 2e-2,
-            atol=1e-6 if probe.dtype == torch.float32 else 2e-2,
-        )
-    return new.train(module.training) if close else None
-
-
 def quantise_base(model):
     """Stores the blocks' linear layers in int8 with one scale per row (torchao); adapters work on top."""
     try:
@@ -141,8 +90,7 @@ def quantise_base(model):
 def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained_vocabulary: int = 0):
     """The model ready to train, and the sha256 of its base weights.
 
-    LoRA: the frozen base in dtype, the adapter in fp32. Full: weights in fp32, bf16 arithmetic by autocast in the
-    loop.
+    LoRA: the frozen base in dtype, the adapter in fp32. Full: weights in fp32, cast to dtype in each pass of the loop.
     """
     model = load_base(s.model_name_or_path, dtype if s.use_lora else torch.float32, device, s.trust_remote_code)
     vocabulary = model.get_input_embeddings().num_embeddings

@@ -1,12 +1,14 @@
 """The settings of lora/train.py, with the seed's names and defaults, and what can be said about them without torch."""
 
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "data" / "runs" / "lora"
+TEMPLATES = ("seed", "alpaca", "plain", "chat")
 
 
 class InputError(ValueError):
@@ -28,7 +30,7 @@ class Settings:
 
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
-    template: Literal["seed", "alpaca", "plain", "chat"] = "seed"
+    template: Literal[TEMPLATES] = "seed"
     """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template"""
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
@@ -170,3 +172,15 @@ def shareable(path: str) -> str:
         if Path(path).is_relative_to(root):
             return str(Path(path).relative_to(root))
     return Path(path).name
+
+
+def run_command(main, settings):
+    """main(settings) as a command: exits 130 when interrupted, 2 with one line for a mistake."""
+    try:
+        main(settings)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -46,8 +46,8 @@ class LowRankLinear(torch.autograd.Function):
         z = x if dropped is None else dropped
         a, scaled_b = right.to(x.dtype), (left * scaling).to(x.dtype)
         h = z @ a  # (N, R)
-        y = F.linear(x, dense(weight, x.dtype), bias if bias is None else bias.to(x.dtype))
-        y.addmm_(h, scaled_b)
+        y = h @ scaled_b if bias is None else torch.addmm(bias.to(x.dtype), h, scaled_b)  # thin products first: the
+        y.addmm_(x, dense(weight, x.dtype).t())  # large one adds to them as it goes, without a pass for the bias
         ctx.save_for_backward(z, h, weight, right, left)
         ctx.scaling, ctx.has_dropout = scaling, dropped is not None
         return y
@@ -62,9 +62,8 @@ class LowRankLinear(torch.autograd.Function):
         d_left = (h.t() @ g).to(left.dtype).mul_(ctx.scaling)
         d_x = d_dropped = None
         if ctx.needs_input_grad[0]:
-            d_x = g @ dense(weight, g.dtype)
-            if not ctx.has_dropout:
-                d_x.addmm_(gb, a.t())
+            weight = dense(weight, g.dtype)
+            d_x = g @ weight if ctx.has_dropout else (gb @ a.t()).addmm_(g, weight)
         if ctx.has_dropout and ctx.needs_input_grad[1]:
             d_dropped = gb @ a.t()
         return d_x, d_dropped, None, None, d_right, d_left, None

@@ -1,14 +1,17 @@
 """Packed and padded batches against one sequence at a time, for several model families."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from finetune_model import fuse_operations, fused
 from finetune_settings import InputError
-from fused_head import HeadCrossEntropy, labelled_loss
+from fused_head import CastLoss, HeadCrossEntropy, labelled_loss
+from fused_operations import FusedActivation, fuse_operations, fused
 from instructions import Examples
-from packing import Layout, ShortAttention, group_by_length, pack, pad, plan_epoch, use_packed_attention
+from packed_attention import ShortAttention, grouped_attention, use_packed_attention
+from packing import Layout, group_by_length, pack, pad, plan_epoch, share_beginnings
 from torch import nn
 from transformers import (
     BloomConfig,
@@ -44,10 +47,16 @@ LENGTHS = [5, 30, 9, 12, 3, 31, 28, 7, 30]
 
 
 def make_examples(lengths=LENGTHS, seed=0):
+    """Sequences of these lengths; each begins as the one before it: 0 to 8 tokens, some of them in the labels."""
     random = np.random.default_rng(seed)
-    tokens = random.integers(1, 320, sum(lengths)).astype(np.int32)
+    rows = [random.integers(1, 320, length).astype(np.int32) for length in lengths]
+    for before, row in pairwise(rows):
+        shared = min(len(before), len(row), int(random.integers(0, 9)))
+        row[:shared] = before[:shared]
     return Examples(
-        tokens, np.concatenate([[0], np.cumsum(lengths)]), np.array([max(1, length // 2) for length in lengths])
+        np.concatenate(rows),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        np.array([max(1, length // 2) for length in lengths]),
     )
 
 
@@ -147,17 +156,22 @@ def test_soft_caps_are_kept_or_refused():
 
 
 @pytest.mark.parametrize("window", [None, 6])
-def test_attention_written_out_equals_sdpa(window):
+@pytest.mark.parametrize("kept", [256, 4])
+def test_attention_written_out_equals_sdpa_of_each_sequence(monkeypatch, window, kept):
+    monkeypatch.setattr("packed_attention.KEPT", kept)
     torch.manual_seed(0)
-    q, k, v = (torch.randn(3, 4, 20, 8, dtype=torch.double, requires_grad=True) for _ in range(3))
-    assert torch.autograd.gradcheck(
-        lambda *t: ShortAttention.apply(*t, 0.3, window), [t[:1, :2, :5] for t in (q, k, v)]
-    )
-    mask = torch.ones(20, 20, dtype=torch.bool).tril()
-    mask = mask if window is None else mask.triu(1 - window)
-    torch.testing.assert_close(
-        ShortAttention.apply(q, k, v, 0.3, window), F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3)
-    )
+    places = [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 8, 9, 10, 11], [0, 1, 12], [13]]  # two of them share a beginning
+    layout = Layout([np.array(place) for place in places], "cpu")
+    q, k, v = (torch.randn(2, 14, 4, dtype=torch.double, requires_grad=True) for _ in range(3))
+    expected = torch.zeros(2, 14, 4, dtype=torch.double)
+    for place in reversed(places):
+        mask = torch.ones(len(place), len(place), dtype=torch.bool).tril()
+        mask = mask if window is None else mask.triu(1 - window)
+        rows = (tensor[:, place] for tensor in (q, k, v))
+        expected[:, place] = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=0.3)
+    torch.testing.assert_close(ShortAttention.apply(q, k, v, layout, 0.3, window), expected)
+    torch.testing.assert_close(grouped_attention(q, k, v, layout, 0.3, 0.0, window), expected)
+    assert torch.autograd.gradcheck(lambda *t: ShortAttention.apply(*t, layout, 0.3, window), (q, k, v))
 
 
 def test_bf16_gradients_are_about_as_good_as_padded_sdpas(make_model, randomise):
@@ -184,17 +198,31 @@ def test_groups_waste_little_and_cover_everything():
     assert runs[-1][1] == 64
     assert all(lengths[a] * (b - a) <= 1.25 * sum(lengths[a:b]) for a, b in runs)
     assert group_by_length([7] * 5) == [(0, 5)]
-    layout = Layout([7] * 5, "cpu")
-    assert layout.restore is None
-    assert layout.groups[0].gather is None
+    layout = Layout([np.arange(7) + 7 * i for i in range(5)], "cpu")
+    assert [group.gather.tolist() for group in layout.groups] == [list(range(35))]
+
+
+def test_equal_beginnings_stand_once():
+    random = np.random.default_rng(0)
+    rows = [random.integers(0, 3, random.integers(1, 9)) for _ in range(40)]
+    tokens, positions, places = share_beginnings(rows)
+    beginnings = {tuple(row[: t + 1].tolist()) for row in rows for t in range(len(row))}
+    assert len(tokens) == len(beginnings)
+    for row, place in zip(rows, places, strict=True):
+        assert (tokens[place] == row).all()
+        assert (positions[place] == np.arange(len(row))).all()
+    layout = Layout(sorted(places, key=len, reverse=True), "cpu")
+    written = torch.cat([group.tokens for group in layout.groups])
+    assert sorted(written.tolist()) == list(range(len(tokens)))
+    assert (layout.flat[layout.first] == torch.arange(len(tokens))).all()
 
 
 def test_pack_marks_what_is_predicted():
     examples = Examples(np.arange(1, 9, dtype=np.int32), np.array([0, 3, 8]), np.array([1, 3]))
     batch = pack(examples, [0, 1])
-    assert batch.inputs["input_ids"].tolist() == [[4, 5, 6, 7, 8, 1, 2, 3]]
-    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2]]
-    assert (batch.predict.tolist(), batch.targets.tolist()) == ([2, 3, 5, 6], [7, 8, 2, 3])
+    assert batch.inputs["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert batch.inputs["position_ids"].tolist() == [[0, 1, 2, 0, 1, 2, 3, 4]]
+    assert (batch.predict.tolist(), batch.targets.tolist()) == ([5, 6, 0, 1], [7, 8, 2, 3])
     batch = pad(examples, [0, 1], pad_id=99)
     assert batch.inputs["input_ids"].tolist() == [[1, 2, 3, 99, 99], [4, 5, 6, 7, 8]]
     assert (batch.predict.tolist(), batch.targets.tolist()) == ([0, 1, 7, 8], [2, 3, 7, 8])
@@ -239,13 +267,50 @@ def test_head_survives_huge_logits():
 
 
 def test_only_equal_operations_are_fused():
-    assert isinstance(fused(NewGELUActivation()), nn.GELU)
+    assert isinstance(fused(NewGELUActivation()), FusedActivation)
+    assert isinstance(fused(PytorchGELUTanh()), FusedActivation)
+    assert isinstance(fused(nn.SiLU()), FusedActivation)
     assert fused(GELUActivation()) is None
-    assert isinstance(fused(PytorchGELUTanh()) or nn.GELU("tanh"), nn.GELU)
+    assert fused(nn.GELU()) is None
     norm = LlamaRMSNorm(32)
-    nn.init.normal_(norm.weight)
-    x = torch.randn(3, 32)
-    torch.testing.assert_close(fused(norm)(x), norm(x))
     assert fused(norm).weight is norm.weight
     assert fused(Gemma2RMSNorm(32)) is None
-    assert fused(nn.GELU()) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("make", [NewGELUActivation, nn.SiLU, lambda: LlamaRMSNorm(70)])
+def test_fused_operations_and_their_gradients_equal_the_plain_ones(make, dtype):
+    torch.manual_seed(0)
+    plain = make()
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter)
+    new = fused(plain)
+    x, g = (scale * torch.randn(2, 9, 70).to(dtype) for scale in (8, 1))
+    x[0, 0, :4] = torch.tensor([-200.0, 200, 0, 1e-8])
+    results = []
+    for module, kind in ((plain, torch.float64), (new, dtype)):
+        xs, parameters = x.to(kind).requires_grad_(), list(module.to(kind).parameters())
+        y = module(xs.transpose(0, 1)).transpose(0, 1)
+        results.append([y, *torch.autograd.grad(y, [xs, *parameters], g.to(kind))])
+    rounding = {torch.float32: 1e-6, torch.bfloat16: 6e-3, torch.float64: 1e-6}[dtype]
+    for exact, ours in zip(*results, strict=True):
+        assert (exact - ours).abs().max() < rounding * (1 + exact.abs().max())
+
+
+def test_a_nan_reaches_the_loss():
+    hidden = torch.full((3, 4), torch.nan)
+    assert HeadCrossEntropy.apply(hidden, torch.ones(5, 4), torch.tensor([0, 1, 2])).isnan()
+    assert fused(nn.SiLU())(hidden).isnan().all()
+
+
+def test_cast_weights_give_fp32_gradients_as_autocast_does(make_model):
+    examples = make_examples()
+    model = use_packed_attention(fuse_operations(make_model("llama").train()))
+    batch = pack(examples, range(9))
+    _, exact = loss_and_gradients(model, lambda: labelled_loss(model, batch))
+    _, cast = loss_and_gradients(model, lambda: CastLoss(model, torch.bfloat16).cast(batch))
+    with torch.autocast("cpu", torch.bfloat16):
+        _, auto = loss_and_gradients(model, lambda: labelled_loss(model, batch))
+    exact, cast, auto = (torch.cat([part.flatten() for part in parts.values()]) for parts in (exact, cast, auto))
+    assert cast.dtype == torch.float32
+    assert (cast - exact).norm() < 2 * (auto - exact).norm()
