@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from adapters import write_atomically
+from curves import plot_run
 from finetune_settings import Settings
 from instructions import render
 from torch.utils.tensorboard import SummaryWriter
@@ -85,19 +86,6 @@ def read_metrics(path: Path) -> list[dict]:
     return lines
 
 
-def smooth(values, factor: float = 0.9) -> list[float]:
-    """Exponential moving average, corrected for its start; the input is left alone.
-
-    >>> smooth([2.0, 2.0, 2.0])
-    [2.0, 2.0, 2.0]
-    """
-    average, weight, out = 0.0, 0.0, []
-    for value in values:
-        average, weight = factor * average + (1 - factor) * value, factor * weight + (1 - factor)
-        out.append(average / weight)
-    return out
-
-
 def write_report(s: Settings, model, tokenizer, data, folder: Path):
     """train_data.json, learning_curve.png and, unless response_tokens is 0, response.txt."""
     lines = read_metrics(folder / "metrics.jsonl")
@@ -108,32 +96,9 @@ def write_report(s: Settings, model, tokenizer, data, folder: Path):
         "eval": {"step": [line["step"] for line in evaluation], "loss": [line["eval_loss"] for line in evaluation]},
     }
     write_atomically(folder / "train_data.json", json.dumps(curves).encode())
-    draw_curves(curves, folder / "learning_curve.png")
+    plot_run(folder, folder / "learning_curve.png")
     if s.response_tokens:
         write_atomically(folder / "response.txt", answers(s, model, tokenizer, data.show).encode())
-
-
-def draw_curves(curves: dict, path: Path):
-    """Training loss, raw faint and smoothed, and evaluation loss."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
-    steps, losses = curves["train"]["step"], curves["train"]["loss"]
-    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
-    axes.plot(steps, smooth(losses), color="tab:blue", label="training, smoothed")
-    if curves["eval"]["step"]:
-        axes.plot(
-            curves["eval"]["step"], curves["eval"]["loss"], "o-", color="tab:orange", markersize=3, label="evaluation"
-        )
-    axes.set(xlabel="updates", ylabel="loss, nats per labelled token")
-    axes.legend()
-    temporary = path.with_name("learning_curve.tmp.png")
-    figure.savefig(temporary, dpi=120)
-    temporary.replace(path)
-    pyplot.close(figure)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from finetune_settings import InputError
+from finetune_settings import TEMPLATES, InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMPTS = {
@@ -49,8 +49,8 @@ class Settings:
     """fully fine-tuned models to show beside it: folders or names on the hub"""
     adapters: tuple[str, ...] = ()
     """adapter folders (PEFT's format), each shown beside the base"""
-    template: Literal["seed", "alpaca", "plain", "chat"] = "seed"
-    """how instruction and input become a prompt: as in training"""
+    template: Literal["saved", *TEMPLATES] = "saved"
+    """how instruction and input become a prompt; saved: as in each model's training (seed, where that is not known)"""
     prompt: tuple[str, ...] = ()
     """instructions of your own"""
     input: str = ""
@@ -107,6 +107,8 @@ class Panel:
         self.full = {"full": settings.full[0]} if len(settings.full) == 1 else labelled(settings.full)
         self.adapters = {name: load_adapter(folder, self.base) for name, folder in labelled(settings.adapters).items()}
         self.names = ["base", *self.full, *self.adapters]
+        self.templates = choose_templates(settings.template, {
+            "base": settings.base, **dict(zip(self.names[1:], (*settings.full, *settings.adapters), strict=True))})
         self.ends = end_tokens(self.base, self.tokenizer)
 
     def models(self):
@@ -129,11 +131,10 @@ class Panel:
             yield name, merge_lora(self.base) if self.merge else self.base
             convert_lora_to_linear_layer(unmerge_lora(self.base))
 
-    def prompt_ids(self, record):
+    def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
         from instructions import render, tokenize
 
-        template = self.settings.template
         if "prompt" in record:
             text, template = record["prompt"], ""
         else:
@@ -144,9 +145,9 @@ class Panel:
         """{model: replies to the records}."""
         from decoding import PromptTooLongError, complete
 
-        s, prompts = self.settings, [self.prompt_ids(record) for record in records]
-        replies = {}
+        s, replies = self.settings, {}
         for name, model in self.models():
+            prompts = [self.prompt_ids(record, self.templates[name]) for record in records]
             try:
                 ids = complete(model, prompts, self.ends, s.max_new_tokens, temperature, s.top_p, seed, s.batch_size,
                                label=name if progress else None)
@@ -160,6 +161,24 @@ def labelled(folders):
     """{label: folder}: a folder's own name, or its path where two have the same."""
     names = [Path(folder).resolve().name for folder in folders]
     return {name if names.count(name) == 1 else folder: folder for name, folder in zip(names, folders, strict=True)}
+
+
+def choose_templates(asked, folders):
+    """{model: template} for {model: folder}, the base first, as --template asks for.
+
+    A base that was not fine-tuned, whose folder names no template, gets that of the first model that names one.
+    """
+    from finetune_output import load_template
+
+    saved = {name: load_template(folder) for name, folder in folders.items()}
+    if asked == "saved":
+        saved["base"] = next(filter(None, saved.values()), None)
+        return {name: own or "seed" for name, own in saved.items()}
+    for name, own in saved.items():
+        if own not in (None, asked):
+            print(f"note: {name} was trained with --template {own}, and is asked with --template {asked} as given",
+                  file=sys.stderr)
+    return dict.fromkeys(folders, asked)
 
 
 def chosen_prompts(settings):
@@ -301,11 +320,5 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_command(
+        main, tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))

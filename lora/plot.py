@@ -4,13 +4,12 @@ python lora/plot.py data/runs/lora/stories-lora                                 
 python lora/plot.py data/runs/lora/stories-lora data/runs/lora/stories-full --out imgs/lora_full.png   # one figure
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 from curves import plot_run, plot_runs, shades
-from finetune_settings import InputError
+from finetune_settings import InputError, run_command
 
 
 @dataclass
@@ -37,8 +36,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Settings, description=__doc__, use_underscores=True))
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, tyro.cli(Settings, description=__doc__, use_underscores=True))

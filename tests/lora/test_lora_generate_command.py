@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from adapters import adapter_of, save_adapter
+from finetune_output import save_template
+from finetune_settings import InputError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -121,6 +124,37 @@ def test_own_prompts_and_prompt_files(folder, tmp_path, capsys):
     assert "> One.\nthree\n" in shown and "> Two.\nthree\n" in shown
 
 
+def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsys):
+    folders = {name: tmp_path / name for name in ("base", "plain", "alpaca", "older")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        if name in generate.TEMPLATES:
+            save_template(folder, name)
+    chosen = generate.choose_templates("saved", folders)
+    assert chosen == {"base": "plain", "plain": "plain", "alpaca": "alpaca", "older": "seed"}
+    assert generate.choose_templates("saved", {"base": folders["base"]}) == {"base": "seed"}
+    assert capsys.readouterr().err == ""
+    assert generate.choose_templates("plain", folders) == dict.fromkeys(folders, "plain")
+    said = capsys.readouterr().err
+    assert said == "note: alpaca was trained with --template alpaca, and is asked with --template plain as given\n"
+    (folders["plain"] / "prompt_template.json").write_text('{"template": "poem"}')
+    with pytest.raises(InputError, match="names no template"):
+        generate.choose_templates("saved", folders)
+
+
+def test_the_saved_template_is_used(folder, tmp_path, capsys):
+    shutil.copytree(folder / "one", tmp_path / "one")
+    adapters = (str(tmp_path / "one"),)
+    given = {"base": str(folder / "base"), "adapters": adapters, "prompt": ("Add.",), "max_new_tokens": 9}
+    generate.main(generate.Settings(**given, template="plain"))
+    expected = capsys.readouterr().out
+    generate.main(generate.Settings(**given))
+    assert capsys.readouterr().out != expected
+    save_template(tmp_path / "one", "plain")
+    generate.main(generate.Settings(**given))
+    assert capsys.readouterr().out == expected
+
+
 def test_a_conversation_ends_with_an_empty_line(folder, capsys, monkeypatch):
     said = iter(["What now?", "b" * 300, ""])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
@@ -168,5 +202,5 @@ def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
     assert second["check"] == {"kind": "answer", "answers": ["negative"], "wrong": ["positive"]}
     panel = generate.Panel(generate.Settings(base=str(folder / "base"), max_length=100))
     asked = generate.instruction_records(tmp_path / "imdb.json")
-    assert byte_tokenizer().decode(panel.prompt_ids(asked[1])) == "Review: Bad film.\nSentiment:"
-    assert len(panel.prompt_ids(asked[0])) == 100
+    assert byte_tokenizer().decode(panel.prompt_ids(asked[1], "seed")) == "Review: Bad film.\nSentiment:"
+    assert len(panel.prompt_ids(asked[0], "seed")) == 100

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from finetune_checkpoint import lock_folder
 from finetune_loop import Diverged, Trainer, fine_tune, load_data
 from finetune_model import load_base, load_tokenizer, prepare_model
-from finetune_report import read_metrics, smooth
+from finetune_report import read_metrics
 from finetune_settings import InputError, Settings, run_folder, shareable
 from instructions import encode_records
 from safetensors.torch import load_file
@@ -129,6 +129,7 @@ def test_lora_run_leaves_its_files_and_peft_agrees(settings, kind, tmp_path, bas
         "response.txt",
         "metrics.jsonl",
         "adapter/adapter_config.json",
+        "adapter/prompt_template.json",
     ):
         assert (folder / name).stat().st_size > 0, name
     lines = read_metrics(folder / "metrics.jsonl")
@@ -152,6 +153,7 @@ def test_full_run_saves_a_model_that_transformers_loads(settings, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "full")
     assert "packed" not in (tmp_path / "full" / "config.json").read_text()
     assert model.config.use_cache
+    assert json.loads((tmp_path / "full" / "prompt_template.json").read_text()) == {"template": "seed"}
     lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
     assert lines[-1]["eval_loss"] < lines[0]["eval_loss"] - 0.05
 
@@ -170,6 +172,7 @@ def test_full_run_saves_a_model_that_transformers_loads(settings, tmp_path):
         {"text_mode": "blocks", "train_on_prompt": True},
         {"template": "alpaca"},
         {"use_lora": False, "dtype": "bf16"},
+        {"use_lora": False, "dtype": "bf16", "gradient_checkpointing": True},
         {"matmul_precision": "medium"},
     ],
     ids=str,
@@ -370,12 +373,6 @@ def test_run_folders_and_shareable_paths():
     assert run_folder(Settings(output_dir_name="./x"), "T") == Path("x")
     assert shareable("/home/somebody/models/m") == "m"
     assert shareable("gpt2") == "gpt2"
-
-
-def test_smoothing_leaves_its_input_alone():
-    values = [4.0, 2.0, 0.0]
-    assert smooth(values, 0.5) == pytest.approx([4.0, 2.6666667, 1.1428571])
-    assert values == [4.0, 2.0, 0.0]
 
 
 def test_disk_full_keeps_the_old_checkpoint(settings, tmp_path, monkeypatch):
