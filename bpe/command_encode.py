@@ -167,13 +167,13 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
 
 
 def _described(settings: Encode, vocabulary: Vocabulary) -> dict[str, str]:
-    """The manifest's entries for the tokenizer: its path below data/ (its bare name elsewhere) and its hash."""
+    """The manifest's entries for the tokenizer: its path from data/ (or the built-in name) and its hash."""
     path = Path(settings.tokenizer)
     file = path / "tokenizer.json" if path.is_dir() else path
     exact = file.name == "tokenizer.json" and file.is_file()
     content = file.read_bytes() if exact else formats.tokenizer_json(vocabulary).encode()
     folder = (file.parent if exact else path).resolve()
-    name = str(folder.relative_to(DATA)) if folder.is_relative_to(DATA) else folder.name
+    name = os.path.relpath(folder, DATA) if path.exists() else settings.tokenizer
     return {"tokenizer": name, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
 
 
