@@ -26,6 +26,7 @@ import story_report
 import story_tasks
 from story_grammar import END_OF_TEXT, Random, Shape, Story, choose, compose, read_shapes
 from story_lessons import lesson, memory_game
+from story_primers import primer
 from story_shapes_far import FAR
 from story_shapes_home import HOME
 from story_shapes_wild import WILD
@@ -33,6 +34,7 @@ from story_zh import POOLS_ZH, SHAPES_ZH
 
 SHAPES: list[Shape] = [shape for text in (HOME, WILD, FAR) for shape in read_shapes(text)]
 CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
+PRIMERS = 0.04  # share of the training text, at its start
 MEMORY_GAMES, LESSONS, CHINESE = 0.06, 0.14, 0.06  # shares of the documents; the rest are English stories
 CHOICES = 600  # multiple-choice items
 INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
@@ -76,6 +78,13 @@ def document(rnd: Random) -> tuple[str, str]:
     return story.key, story.tell()
 
 
+def primers(seed: int) -> Iterator[str]:
+    """Endless primers, the beginning of the training text."""
+    rnd = random.Random(f"primers {seed}").random
+    while True:
+        yield primer(rnd)
+
+
 def documents(seed: int) -> Iterator[tuple[str, str]]:
     """Endless (key, text) from a seed."""
     rnd = random.Random(seed).random
@@ -95,7 +104,7 @@ def write_file(path: Path, text: str) -> None:
 
 
 def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict:
-    """Write train.txt and val.txt; each document is followed by a line `<|endoftext|>`."""
+    """Write train.txt (primers first) and val.txt; each document is followed by a line `<|endoftext|>`."""
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,17 +116,23 @@ def write_texts(folder: Path, megabytes: float, seed: int, share: float) -> dict
     try:
         with tqdm(total=int(megabytes * 1e6), unit="B", unit_scale=True, desc="stories",
                   mininterval=0.5 if sys.stderr.isatty() else 10, disable=None) as bar:
-            for key, text in documents(seed):
-                part = "val" if is_validation(key, share) else "train"
-                if bytes_of[part] >= room[part]:
-                    if all(bytes_of[p] >= room[p] for p in room):
-                        break
-                    continue
+            def add(part: str, text: str) -> None:
                 data = f"{text}\n{END_OF_TEXT}\n".encode()
                 files[part].write(data)
                 documents_of[part] += 1
                 bytes_of[part] += len(data)
                 bar.update(len(data))
+
+            for text in primers(seed):
+                if bytes_of["train"] >= PRIMERS * room["train"]:
+                    break
+                add("train", text)
+            for key, text in documents(seed):
+                part = "val" if is_validation(key, share) else "train"
+                if bytes_of[part] < room[part]:
+                    add(part, text)
+                elif all(bytes_of[p] >= room[p] for p in room):
+                    break
         for part, file in files.items():
             file.flush()
             os.fsync(file.fileno())

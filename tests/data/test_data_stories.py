@@ -15,11 +15,12 @@ import stories
 import story_choices
 import story_lexicon
 import story_tasks
+import story_words
 from story_grammar import compile_text, compose, expand, read_shapes
 from story_report import WORD, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = "0cc803365691a0f7243f00fbedfaa78a81f1470359ec24517848e00fa201fd2e"
+GOLDEN = "efa84a432493f520c3c5ac02aab96935848292fd85347a05cf6b0491316533d2"
 FEMALE = re.compile(r"\b(she|her|hers|herself)\b", re.IGNORECASE)
 MALE = re.compile(r"\b(he|him|his|himself)\b", re.IGNORECASE)
 WOMEN = re.compile(r"\b(mom|mother|grandma|aunt|sister|woman|queen|girl|Mrs|brothers and sisters)\b")
@@ -46,7 +47,7 @@ def english():
 
 @pytest.fixture(scope="module")
 def sample():
-    return [text for _, text in islice(stories.documents(3), 2000)]
+    return [text for _, text in islice(stories.documents(3), 2000)] + list(islice(stories.primers(3), 500))
 
 
 def instructions(folder, part):
@@ -192,6 +193,30 @@ def test_sizes_and_separators(made):
         assert 1.5e6 * share <= len(data) < 1.5e6 * share + 4000
         assert data.endswith(b"\n<|endoftext|>\n")
         assert data.count(b"<|endoftext|>") == report[part]["documents"]
+
+
+def test_the_training_text_begins_with_primers(made):
+    folder, report = made
+    train, val = ((folder / "text" / "stories" / f"{part}.txt").read_text(encoding="utf-8") for part in ("train", "val"))
+    pages = []
+    for page in stories.primers(1):
+        pages.append(f"{page}\n<|endoftext|>\n")
+        if sum(map(len, pages)) >= stories.PRIMERS * 1.5e6 * 0.98:
+            break
+    assert train.startswith("".join(pages))
+    assert not any(page in val for page in pages)
+
+
+def test_primers_say_names_again_and_again():
+    names = {*story_words.GIRLS, *story_words.BOYS, *story_words.ANIMAL_GIRLS, *story_words.ANIMAL_BOYS}
+
+    def repeated(texts):
+        words = [re.findall(r"\w+", text) for text in texts]
+        again = sum(word in names and word in said[:i] for said in words for i, word in enumerate(said))
+        return again / sum(map(len, words))
+
+    in_stories = repeated([text for _, text in islice(stories.documents(3), 500)])
+    assert repeated(islice(stories.primers(3), 500)) > 2.5 * in_stories > 0.05
 
 
 def test_train_and_val_never_share_a_document(made):
