@@ -25,17 +25,20 @@ import story_choices
 import story_report
 import story_tasks
 from story_grammar import END_OF_TEXT, Random, Shape, Story, choose, compose, read_shapes
-from story_lessons import lesson, memory_game
+from story_lessons import lesson, memory_game, upper_first
 from story_primers import primer
 from story_shapes_far import FAR
 from story_shapes_home import HOME
 from story_shapes_wild import WILD
+from story_words import POOLS
 from story_zh import POOLS_ZH, SHAPES_ZH
 
 SHAPES: list[Shape] = [shape for text in (HOME, WILD, FAR) for shape in read_shapes(text)]
 CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
-PRIMERS = 0.04  # share of the training text, at its start
-MEMORY_GAMES, LESSONS, CHINESE = 0.06, 0.14, 0.06  # shares of the documents; the rest are English stories
+PRIMERS = 0.05  # share of the training text, at its start
+MEMORY_GAMES, LESSONS, CHINESE = 0.06, 0.16, 0.06  # shares of the documents; the rest are English stories
+HEADINGS, QUESTIONS = 0.3, 0.25  # shares of the English stories that say first what they are about, or are talked about
+HEADING_FORMS = ["This is a story about {}.", "A story about {}.", "Let me tell you about {}."]
 CHOICES = 600  # multiple-choice items
 INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
 LONGEST = 850  # characters of a story in an instruction; with the prompt about 240 tokens, the base model sees 256
@@ -66,6 +69,15 @@ def short_stories(rnd: Random) -> Iterator[Story]:
             yield story
 
 
+def talk(rnd: Random, story: Story, told: str) -> str:
+    """A grown-up asks a child who is not in the story about it; the story as told has the answer."""
+    question, answer = story_tasks.question_and_answer(rnd, story)
+    adult, child = choose(rnd, POOLS["parent"])["call"], choose(rnd, POOLS["child"])[""]
+    while child in told:
+        child = choose(rnd, POOLS["child"])[""]
+    return f'\n"{question}" asked {adult}. "{upper_first(answer)}," said {child}.'
+
+
 def document(rnd: Random) -> tuple[str, str]:
     """(key, text) of one document: mostly English stories, some lessons, some Chinese stories."""
     which = rnd()
@@ -73,9 +85,14 @@ def document(rnd: Random) -> tuple[str, str]:
         return memory_game(rnd)
     if which < MEMORY_GAMES + LESSONS:
         return lesson(rnd)
-    chinese = which < MEMORY_GAMES + LESSONS + CHINESE
-    story = compose(choose(rnd, CHINESE_SHAPES if chinese else SHAPES), rnd)
-    return story.key, story.tell()
+    if which < MEMORY_GAMES + LESSONS + CHINESE:
+        story = compose(choose(rnd, CHINESE_SHAPES), rnd)
+        return story.key, story.tell()
+    headed = rnd() < HEADINGS
+    story = compose(choose(rnd, SHAPES), rnd, trait=headed)
+    heading = choose(rnd, HEADING_FORMS).format(story_tasks.about(story)) + "\n" if headed else ""
+    told = story.tell()
+    return story.key, heading + told + (talk(rnd, story, told) if rnd() < QUESTIONS else "")
 
 
 def primers(seed: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ stays: NOTES.md has the measurements.
 from __future__ import annotations
 
 from story_grammar import AN, Random, choose
-from story_lessons import memory_game
+from story_lessons import WEIGHTED, memory_game, upper_first
 from story_lexicon import COLORS, NOUNS
 from story_words import ANIMAL_BOYS, ANIMAL_GIRLS, BOYS, GIRLS, SURNAMES
 
@@ -50,10 +50,14 @@ ABOUT_TWO = [
 def primer(rnd: Random) -> str:
     """One page about one to three characters, each with a thing, a place and something to do.
 
-    Some are memory games: any word can be asked for again, not names alone.
+    Some are memory games, in which any word can be asked for again, and some are pages of facts about words.
     """
-    if rnd() < 0.12:
+    which = rnd()
+    if which < 0.1:
         return memory_game(rnd)[1]
+    if which < 0.25:
+        _, fact = choose(rnd, WEIGHTED)
+        return " ".join(f"{line}." for line in dict.fromkeys(upper_first(AN.sub(r"\1n ", fact(rnd))) for _ in range(8)))
     names = CHILDREN if rnd() < 0.7 else ANIMALS
     people: list[dict[str, str]] = []
     for _ in range(1 + int(rnd() * 3)):

@@ -45,15 +45,30 @@ def wording(rnd: Random, family: str) -> str:
     return choose(rnd, WORDINGS[family])
 
 
+def about(story: Story) -> str:
+    """`a kind girl named Mia who loses a ball`; a few shapes do not introduce A by a trait."""
+    slots = story.slots
+    trait = [slots["T"]] if "T" in slots else []
+    return a(" ".join([*trait, slots["A.kind"], "named", slots["A"], fill(story.shape.topic, slots)]))
+
+
+def question_and_answer(rnd: Random, story: Story) -> tuple[str, str]:
+    """One of the questions that a shape has, and its answer in this story."""
+    texts = []
+    for parts in choose(rnd, story.shape.questions):
+        out: list[str] = []
+        expand(parts, rnd, out)
+        texts.append(fill("".join(out), story.slots))
+    return texts[0], texts[1]
+
+
 def story_task(rnd: Random, story: Story) -> Made | None:
     """Write a story about a kind girl named Mia who ..."""
     slots = story.slots
-    trait = [slots["T"]] if "T" in slots else []  # a few shapes do not introduce A by a trait
+    trait = [slots["T"]] if "T" in slots else []
     named = dict.fromkeys(re.findall(r"%\(([\w.]+)\)", story.shape.topic))
-    wanted = [*trait, *(fill(slots[key], slots) for key in named)]
-    who = " ".join([*trait, slots["A.kind"], "named", slots["A"], fill(story.shape.topic, slots)])
-    check = {"kind": "story", "name": slots["A"], "words": wanted}
-    return story.key, wording(rnd, "story").format(a(who)), "", story.tell(), check
+    check = {"kind": "story", "name": slots["A"], "words": [*trait, *(fill(slots[key], slots) for key in named)]}
+    return story.key, wording(rnd, "story").format(about(story)), "", story.tell(), check
 
 
 def ending_task(rnd: Random, story: Story) -> Made | None:
@@ -67,16 +82,11 @@ def ending_task(rnd: Random, story: Story) -> Made | None:
 
 def question_task(rnd: Random, story: Story) -> Made | None:
     """A question about a story."""
-    question, answer = choose(rnd, story.shape.questions)
-    texts = []
-    for parts in (question, answer):
-        out: list[str] = []
-        expand(parts, rnd, out)
-        texts.append(fill("".join(out), story.slots))
+    question, answer = question_and_answer(rnd, story)
     people = [story.slots[slot] for slot, _ in story.shape.slots if f"{slot}.he" in story.slots]
-    wrong = [person for person in people if person != texts[1] and person not in texts[0]] if texts[1] in people else []
-    check = {"kind": "answer", "answers": [texts[1]], "wrong": wrong}
-    return story.key, wording(rnd, "question").format(texts[0]), story.tell(paragraphs=False), texts[1], check
+    wrong = [person for person in people if person != answer and person not in question] if answer in people else []
+    check = {"kind": "answer", "answers": [answer], "wrong": wrong}
+    return story.key, wording(rnd, "question").format(question), story.tell(paragraphs=False), answer, check
 
 
 def sentence_task(rnd: Random) -> Made:
