@@ -280,14 +280,18 @@ def draw(results, path):
         bars(ax["stream"], results["stream"], names, useful, lambda h: f"{h:.0f}" if h else "")
         ax["stream"].set(title="Alpaca's lengths (higher is better)", ylabel="tokens of text per second")
     if "forms" in ax:
-        rows = results["forms"]["fp32"]["rows"]
+        rows, size = results["forms"]["fp32"]["rows"], [results["forms"]["fp32"][key] for key in ("in", "out")]
         for rank, shade in zip(sorted({r["rank"] for r in rows}), (0.35, 0.65, 1.0), strict=False):
             for form, colour in (("Wx + B(Ax)", "#4477aa"), ("(W+BA)x", "#cc3311")):
                 part = [r for r in rows if r["rank"] == rank]
-                ax["forms"].plot([r["tokens"] for r in part], [r[form] / r["base"] for r in part], "o-", markersize=3.5,
-                           color=colour, alpha=shade, label=f"{form}, R = {rank}")
+                tokens = [r["tokens"] for r in part]
+                ax["forms"].plot(tokens, [r[form] / r["base"] for r in part], "o-", markersize=3.5, color=colour,
+                                 alpha=shade, label=f"{form}, R = {rank}")
+                model = [1 + extra_flops(form, n, rank, *size) / (4 * n * size[0] * size[1]) for n in tokens]
+                ax["forms"].plot(tokens, model, ":", color=colour, alpha=shade)
         ax["forms"].set_xscale("log", base=2)
-        ax["forms"].set(title="one layer, forward + backward", xlabel="tokens", ylabel="time / frozen layer's")
+        ax["forms"].set(title="one layer, forward + backward (dotted: FLOPs)", xlabel="tokens",
+                        ylabel="time / frozen layer's")
         ax["forms"].legend(frameon=False, fontsize=8)
     save_figure(figure, path)
 
