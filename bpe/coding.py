@@ -1,228 +1,163 @@
 """Pieces to ids and ids to bytes, compiled.
 
-A piece that was met before is looked up (word_table.py). A new one is merged: always the pair of the lowest rank,
-the leftmost of equals. Up to SHORT bytes the lowest is found by going over all pairs, which the CPU does for 16 at
-once; longer pieces use a heap and neighbour links, so that a piece of n bytes takes O(n log n).
+Most pieces of a text are short and were met before. Their ids are looked up in `known`, a table in which a piece and
+its ids take half a cache line. It is asked for ahead of time, so that a hit neither waits nor branches on the text.
+
+A piece is first cut into parts where that cannot change its ids: between two bytes that no token holds side by side, no
+merge ever reaches over. GPT-2's vocabulary has next to no token that spans two Chinese characters, so long runs of
+them, which never come twice, become single characters, which always do.
 """
 
 import numpy as np
-from bit_masks import PADDING, load64, store64
-from compiled import helper, inlined, kernel
-from word_table import BYTES, FULL, LOW, VALUE, WORDS, find_slot, hash_word, store_word
+from bit_masks import PADDING, load64, prefetch, store64
+from compiled import READ_ONLY_BYTES, inlined, kernel
+from ranked_merges import RULES, SHORT, merge_long, merge_short
+from word_table import BYTES, FULL, GOLDEN, LOW, MIX1, MIX2, VALUE, WORDS, find_slot, hash_word, store_word
 
 U = np.uint64
-NO_RANK = np.int32(0x7FFFFFFF)
-NO_KEY = np.uint32(0xFFFFFFFF)
-NO_PAIR = U(0xFFFFFFFFFFFFFFFF)
-MOST_TOKENS = 1 << 20  # ids take 20 bits in the table of pairs
-SHORT = 128  # bytes; positions fit 8 bits, ranks the other 24
-LONGEST_KNOWN = 1024  # bytes of a piece that is remembered
+GROUP = 64  # parts asked for at a time
+SMALL = 15  # bytes of a part that `known` can hold
+INLINE = 4  # ids that it can hold; more are in `pool`
+LONGEST_KNOWN = 1024  # bytes of a part that is remembered
 IDS = 2  # used[IDS]: ids in the pool
 
+# A row of `known`, four words: the first 8 bytes; 7 more and the length | number of ids << 60; four ids of 32 bits.
+# If the number is 0, the third word is number << 32 | place in the pool. Rows 2k and 2k + 1 are one cache line and
+# hold any two parts whose hash says k: a new part takes a free row, or else the second one's place.
+FIRST, REST, IDS01, IDS23 = range(4)
+COUNT_AT = U(60)
+NO_COUNT = (U(1) << COUNT_AT) - U(1)
+TOO_LONG = U(0xFFFFFFFFFFFFFFFF)  # in place of the second word: no row has it
+HIGH_BITS = U(0x8080808080808080)
+
+# known; then table, records and arena of word_table.py, for longer parts; the pool of ids; used[WORDS, BYTES, IDS]
+CACHE = "Tuple((uint64[:,::1], uint64[::1], uint64[:,::1], uint8[::1], int32[::1], int64[::1]))"
+
 
 @inlined
-def pair_slot(left, right, pairs):
-    """Where the pair is in the hash table `pairs`, or the free slot where it belongs."""
-    key = U(left) << U(20) | U(right)
-    last = U(pairs.shape[0] - 1)
-    slot = key * U(0x9E3779B97F4A7C15)
-    slot = (slot >> U(32)) & last
-    while pairs[slot] >> U(24) != key and pairs[slot] != NO_PAIR:
-        slot = (slot + U(1)) & last
-    return slot
+def part_end(data, start, end, side_by_side):
+    """End of the part at `start`: the first character no token joins to the byte before it, at most `end`."""
+    at = start + 1
+    while at < end and (side_by_side[data[at - 1], data[at]] or data[at] & 0xC0 == 0x80):
+        at += 1
+    return at
 
 
 @inlined
-def rank_of(left, right, pairs):
-    """Rank of the merge of two ids, NO_RANK if there is none."""
-    entry = pairs[pair_slot(left, right, pairs)]
-    return np.int32(entry & U(0xFFFFFF)) if entry != NO_PAIR else NO_RANK
+def pooled(ids, at, n, pool, used):
+    """Put ids[at : at + n] into the pool: n << 32 | their place there, 0 if there is no room."""
+    place = used[IDS]
+    if place + n > pool.shape[0]:
+        return U(0)
+    for i in range(n):
+        pool[place + i] = ids[at + i]
+    used[IDS] = place + n
+    return U(n) << U(32) | U(place)
 
 
-@kernel("void(int32[:,::1], uint64[::1])")
-def fill_pairs(merges, pairs):
-    """Enter merges[rank] = (left, right) into a table full of NO_PAIR: left << 44 | right << 24 | rank."""
-    for rank in range(merges.shape[0]):
-        left, right = merges[rank]
-        slot = pair_slot(left, right, pairs)
-        pairs[slot] = U(left) << U(44) | U(right) << U(24) | U(rank)
+@inlined
+def copy_pooled(entry, pool, out, at):
+    """Write the ids of n << 32 | place to out[at:]; n."""
+    n, place = np.int64(entry >> U(32)), np.int64(entry & LOW)
+    for i in range(n):
+        out[at + i] = pool[place + i]
+    return n
 
 
-@helper
-def merge_short(data, start, size, byte_ids, byte_ranks, pairs, merged_ids, ids, keys, after, before):
-    """Merge data[start : start + size], size <= SHORT, into `ids`; how many there are.
+@inlined
+def remember_short(first, rest, row, out, at, n, known, pool, used):
+    """Put a part of at most SMALL bytes and its ids out[at : at + n] into the set at `row`."""
+    entry = U(0) if n <= INLINE else pooled(out, at, n, pool, used)
+    if n <= INLINE or entry:
+        row += U(known[row, REST] != U(0))
+        known[row, FIRST] = first
+        known[row, REST] = rest | U(n) << COUNT_AT if n <= INLINE else rest
+        known[row, IDS01] = load64(out, at) if n <= INLINE else entry
+        known[row, IDS23] = load64(out, at + 2)
 
-    keys[k] is rank << 8 | k of the pair that begins with token k, so that their minimum is the next merge.
+
+@inlined
+def remember_long(data, start, size, first, h, slot, out, at, n, table, records, arena, pool, used):
+    """Put a longer part at a free slot of the table, if all has room."""
+    most = min(records.shape[0], table.shape[0] * FULL // 100)
+    if size <= LONGEST_KNOWN and used[WORDS] < most and used[BYTES] + size + PADDING <= arena.shape[0]:
+        entry = pooled(out, at, n, pool, used)
+        if entry:
+            store_word(data, start, size, first, h, slot, table, records, arena, used, entry)
+
+
+@kernel(f"int64({READ_ONLY_BYTES}, int64, int32[::1], int32[::1], {CACHE}, {RULES}, uint64[::1])")
+def encode_pieces(data, start, ends, out, cache, rules, byte_masks):
+    """Write the ids of the pieces that end at `ends`, the first starting at `start`; returns how many.
+
+    `out` has room for an id a byte, and INLINE more.
     """
-    for k in range(size):
-        ids[k] = byte_ids[data[start + k]]
-        after[k], before[k] = k + 1, k - 1
-    for k in range(size - 1):
-        rank = byte_ranks[data[start + k], data[start + k + 1]]
-        keys[k] = np.uint32(rank) << np.uint32(8) | np.uint32(k) if rank != NO_RANK else NO_KEY
-    keys[size - 1] = NO_KEY
-    while True:
-        lowest = NO_KEY
-        for k in range(size):
-            lowest = min(lowest, keys[k])
-        if lowest == NO_KEY:
-            break
-        k = np.int64(lowest & np.uint32(255))
-        right = after[k]
-        ids[k] = merged_ids[lowest >> np.uint32(8)]
-        keys[k] = keys[right] = NO_KEY
-        following, left = after[right], before[k]
-        after[k] = following
-        if following < size:
-            before[following] = k
-            rank = rank_of(ids[k], ids[following], pairs)
-            if rank != NO_RANK:
-                keys[k] = np.uint32(rank) << np.uint32(8) | np.uint32(k)
-        if left >= 0:
-            rank = rank_of(ids[left], ids[k], pairs)
-            keys[left] = np.uint32(rank) << np.uint32(8) | np.uint32(left) if rank != NO_RANK else NO_KEY
-    count, k = 0, 0
-    while k < size:
-        ids[count] = ids[k]
-        count += 1
-        k = after[k]
-    return count
-
-
-@helper
-def push(heap, size, key):
-    """Put a key into heap[: size + 1], whose last place is free."""
-    at = size
-    while at > 0 and key < heap[(at - 1) >> 1]:
-        heap[at] = heap[(at - 1) >> 1]
-        at = (at - 1) >> 1
-    heap[at] = key
-
-
-@helper
-def pop(heap, size):
-    """The least key of heap[:size], which is taken out."""
-    least, key = heap[0], heap[size - 1]
-    at = 0
-    while True:
-        child = 2 * at + 1
-        if child >= size - 1:
-            break
-        if child + 1 < size - 1 and heap[child + 1] < heap[child]:
-            child += 1
-        if key <= heap[child]:
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = key
-    return least
-
-
-@helper
-def merge_long(data, start, size, byte_ids, pairs, merged_ids, out, at):
-    """Merge data[start : start + size] into out[at:]; how many ids.
-
-    The heap holds rank << 32 | place. A key is out of date, and skipped, where ranks[place] has become another.
-    """
-    ids, after, before = np.empty(size, np.int32), np.empty(size, np.int32), np.empty(size, np.int32)
-    ranks = np.empty(size, np.int32)
-    heap = np.empty(3 * size, np.uint64)  # each merge removes a token and adds two keys at most
-    n = 0
-    for k in range(size):
-        ids[k] = byte_ids[data[start + k]]
-        after[k], before[k] = k + 1, k - 1
-    for k in range(size):
-        ranks[k] = rank_of(ids[k], ids[k + 1], pairs) if k + 1 < size else NO_RANK
-        if ranks[k] != NO_RANK:
-            push(heap, n, U(ranks[k]) << U(32) | U(k))
-            n += 1
-    while n > 0:
-        key = pop(heap, n)
-        n -= 1
-        k = np.int64(key & U(0xFFFFFFFF))
-        if ranks[k] != np.int64(key >> U(32)):
-            continue
-        right = after[k]
-        following, left = after[right], before[k]
-        ids[k] = merged_ids[ranks[k]]
-        after[k] = following
-        ranks[right] = NO_RANK
-        ranks[k] = NO_RANK
-        if following < size:
-            before[following] = k
-            ranks[k] = rank_of(ids[k], ids[following], pairs)
-            if ranks[k] != NO_RANK:
-                push(heap, n, U(ranks[k]) << U(32) | U(k))
-                n += 1
-        if left >= 0:
-            ranks[left] = rank_of(ids[left], ids[k], pairs)
-            if ranks[left] != NO_RANK:
-                push(heap, n, U(ranks[left]) << U(32) | U(left))
-                n += 1
-    count, k = 0, np.int64(0)
-    while k < size:
-        out[at + count] = ids[k]
-        count += 1
-        k = after[k]
-    return count
-
-
-@kernel(
-    "int64(uint8[::1], int64, int32[::1], int32[::1], int64, uint64[::1], uint64[:,::1], uint8[::1], int32[::1],"
-    " int64[::1], int32[::1], int32[:,::1], uint64[::1], int32[::1], uint64[::1])"
-)
-def encode_pieces(
-    data, start, ends, out, at, table, records, arena, pool, used, byte_ids, byte_ranks, pairs, merged_ids, byte_masks
-):
-    """Write the ids of each piece from out[at] on; returns where they end. `out` has room for an id a byte.
-
-    The ids of new pieces are remembered while there is room: in records[piece, VALUE], the number of ids in the
-    lowest 16 bits; above them the id if it is one, or else their place in `pool`.
-    """
+    known, table, records, arena, pool, used = cache
+    side_by_side = rules[4]
+    last_row = U(known.shape[0] - 2)
+    firsts, rests, rows = np.empty(GROUP, np.uint64), np.empty(GROUP, np.uint64), np.empty(GROUP, np.uint64)
+    part_ends = np.empty(GROUP, np.int64)
     keys = np.empty(SHORT, np.uint32)
     ids, after, before = np.empty(SHORT, np.int32), np.empty(SHORT, np.int32), np.empty(SHORT, np.int32)
-    limit = min(records.shape[0], table.shape[0] * FULL // 100)
-    for k in range(ends.shape[0]):
-        end = np.int64(ends[k])
-        size = end - start
-        head = load64(data, start) & byte_masks[U(min(size, 8))]
-        h = hash_word(data, start, size, head, byte_masks)
-        slot = find_slot(data, start, size, head, h, table, records, arena, byte_masks)
-        entry = table[slot]
-        if entry != U(0):
-            value = records[(entry & LOW) - U(1), VALUE]
-            n = np.int64(value & U(0xFFFF))
-            if n == 1:
-                out[at] = np.int32(value >> U(16))
-            else:
-                place = np.int64(value >> U(16))
-                for i in range(n):
-                    out[at + i] = pool[place + i]
-        else:
+    at, piece, following = 0, 0, start
+    while piece < ends.shape[0]:
+        # the next parts: make their keys and ask for their rows
+        parts = 0
+        while parts < GROUP and piece < ends.shape[0]:
+            end = np.int64(ends[U(piece)])
+            size = end - following
+            first = load64(data, following) & byte_masks[U(min(size, 8))]
+            if size > SMALL or first & HIGH_BITS:
+                end = part_end(data, following, end, side_by_side)
+                size = end - following
+                first = load64(data, following) & byte_masks[U(min(size, 8))]
+            rest = TOO_LONG
+            if size <= SMALL:
+                rest = load64(data, following + 8) & byte_masks[U(max(size, 8) - 8)] | U(size) << U(56)
+            h = (first ^ (rest * GOLDEN)) * MIX1
+            row = (h ^ (h >> U(32))) * MIX2 >> U(32) & last_row
+            prefetch(known, row)
+            firsts[U(parts)], rests[U(parts)], rows[U(parts)], part_ends[U(parts)] = first, rest, row, end
+            parts += 1
+            piece += end == ends[U(piece)]
+            following = end
+        # by now the rows have come
+        for k in range(parts):
+            end, first, rest, row = part_ends[U(k)], firsts[U(k)], rests[U(k)], rows[U(k)]
+            here = (known[row, FIRST] == first) & (known[row, REST] & NO_COUNT == rest)
+            beside = (known[row + U(1), FIRST] == first) & (known[row + U(1), REST] & NO_COUNT == rest)
+            if here | beside:
+                row += U(beside)
+                n = np.int64(known[row, REST] >> COUNT_AT)
+                if n:  # all four are written, the next part's ids go over those that are too many
+                    store64(out, at, known[row, IDS01])
+                    store64(out, at + 2, known[row, IDS23])
+                else:
+                    n = copy_pooled(known[row, IDS01], pool, out, at)
+                at += n
+                start = end
+                continue
+            size = end - start
+            h, slot = U(0), U(0)
+            if size > SMALL:
+                h = hash_word(data, start, size, first, byte_masks)
+                slot = find_slot(data, start, size, first, h, table, records, arena, byte_masks)
+                if table[slot]:
+                    at += copy_pooled(records[(table[slot] & LOW) - U(1), VALUE], pool, out, at)
+                    start = end
+                    continue
             if size <= SHORT:
-                n = merge_short(
-                    data, start, size, byte_ids, byte_ranks, pairs, merged_ids, ids, keys, after, before
-                )
+                n = merge_short(data, start, size, rules, ids, keys, after, before)
                 for i in range(n):
                     out[at + i] = ids[i]
             else:
-                n = merge_long(data, start, size, byte_ids, pairs, merged_ids, out, at)
-            if (
-                used[WORDS] < limit
-                and used[BYTES] + size + PADDING <= arena.shape[0]
-                and used[IDS] + n <= pool.shape[0]
-                and size <= LONGEST_KNOWN
-            ):
-                value = U(out[at])
-                if n > 1:
-                    value = U(used[IDS])
-                    for i in range(n):
-                        pool[used[IDS] + i] = out[at + i]
-                    used[IDS] += n
-                value = value << U(16) | U(n)
-                store_word(data, start, size, head, h, slot, table, records, arena, used, value)
-        at += n
-        start = end
+                n = merge_long(data, start, size, rules, out, at)
+            if size <= SMALL:
+                remember_short(first, rest, row, out, at, n, known, pool, used)
+            else:
+                remember_long(data, start, size, first, h, slot, out, at, n, table, records, arena, pool, used)
+            at += n
+            start = end
     return at
 
 

@@ -19,42 +19,46 @@ from typing import Literal
 
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
-from coding import MOST_TOKENS, NO_PAIR, NO_RANK, decode_ids, decoded_size, encode_pieces, fill_pairs
-from counting import BLOCK, CHUNK, CLASSES, LONGEST, SCANNERS, read_chunks
+from coding import decode_ids, decoded_size, encode_pieces
+from counting import BLOCK, CLASSES, LONGEST, SCANNERS, read_chunks
+from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
 from vocabulary import InputError, Vocabulary
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
-CACHE_BITS = 20  # slots of the table of known pieces, for each thread
+KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
+LONGER_BITS = 18  # slots of the table of longer ones
 PARALLEL_FROM = 1 << 18  # bytes of text below which a second thread does not pay
 
 
 class PieceCache:
-    """Pieces met before and their ids (see word_table.py and coding.encode_pieces), and room to work in.
+    """Pieces met before and their ids (see coding.encode_pieces), and room to work in.
 
     The arrays are as large as they may get; the system gives memory to what is used.
     """
 
     def __init__(self):
-        slots = 1 << CACHE_BITS
-        words = slots * FULL // 100
+        rows = np.zeros(4 * (1 << KNOWN_BITS) + 8, np.uint64)
+        skipped = -rows.ctypes.data // 8 % 8  # so that two rows are one cache line
+        words = (1 << LONGER_BITS) * FULL // 100
         self.arrays = (
-            np.zeros(slots, np.uint64),
+            rows[skipped : skipped + 4 * (1 << KNOWN_BITS)].reshape(-1, 4),
+            np.zeros(1 << LONGER_BITS, np.uint64),
             np.empty((words, 4), np.uint64),
-            np.empty(words * 12, np.uint8),
-            np.empty(words * 4, np.int32),
+            np.empty(words * 32, np.uint8),
+            np.empty(words * 16, np.int32),
             np.zeros(3, np.int64),
         )
         self.ends = np.empty(BLOCK, np.int32)
-        self._buffer, self._out = np.empty(0, np.uint8), np.empty(0, np.int32)
+        self._out = np.empty(0, np.int32)
 
-    def room(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 [size + PADDING at least] for text and int32 [size + 1 at least] for its ids, used again and again."""
-        if len(self._buffer) < size + PADDING:
-            self._buffer, self._out = np.empty(size + PADDING, np.uint8), np.empty(size + PADDING, np.int32)
-        return self._buffer, self._out
+    def room(self, size: int) -> np.ndarray:
+        """int32 [size + PADDING at least] for ids, used again and again."""
+        if len(self._out) < size + PADDING:
+            self._out = np.empty(size + size // 2 + PADDING, np.int32)
+        return self._out
 
 
 class Tokenizer:
@@ -81,11 +85,16 @@ class Tokenizer:
             if a in byte_of and b in byte_of:
                 byte_ranks[byte_of[a], byte_of[b]] = rank
         merged_ids = np.array(vocabulary.merged_ids, np.int32)
-        self._merges = (byte_ids, byte_ranks, pairs, merged_ids, BYTE_MASKS)
         sizes = np.array([len(token) for token in vocabulary.token_bytes], np.uint64)
         starts = np.cumsum(sizes) - sizes
         self._spans = starts << np.uint64(32) | sizes
         self._text = np.frombuffer(bytearray(b"".join(vocabulary.token_bytes) + bytes(PADDING)), np.uint8)
+        side_by_side = np.zeros((256, 256), bool)
+        within = np.ones(len(self._text) - PADDING, bool)  # whether the byte goes on the token of the byte before
+        within[starts.astype(np.int64)[sizes > 0]] = False
+        after = np.flatnonzero(within)
+        side_by_side[self._text[after - 1], self._text[after]] = True
+        self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
     def encode(
@@ -251,48 +260,39 @@ class Tokenizer:
             if special is not None:
                 result[at] = self.vocabulary.special_tokens[special]
                 at += 1
-            elif self._scan is None:
-                ends = np.array(piece_ends(data[start:end], self.vocabulary.pattern), np.int32)
-                buffer, out = cache.room(end - start)
-                buffer[: end - start] = np.frombuffer(data, np.uint8, end - start, start)
-                n = encode_pieces(buffer, 0, ends, out, 0, *cache.arrays, *self._merges)
-                result[at : at + n] = out[:n]
-                at += n
             else:
-                for low, high in self._chunks(data, start, end):
-                    ids = self._encode_chunk(np.frombuffer(data, np.uint8, high - low, low), cache)
-                    result[at : at + len(ids)] = ids
-                    at += len(ids)
+                for text, first, ends in self._pieces(data, start, end, cache.ends):
+                    out = cache.room(int(ends[-1]) - first)
+                    n = encode_pieces(text, first, ends, out, cache.arrays, self._rules, BYTE_MASKS)
+                    result[at : at + n] = out[:n]
+                    at += n
         self._caches.append(cache)
         result.resize(at, refcheck=False)
         return result
 
-    def _chunks(self, data: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """data[start:end] in runs of about a megabyte, cut where no piece crosses."""
-        cutter = Cutter(self.vocabulary.pattern)
-        size = CHUNK
-        while end - start > size:
-            cut = cutter.last_cut(data, start + size)
-            if cut > start:
-                yield start, cut
-                start, size = cut, CHUNK
-            else:
-                size *= 2
-        yield start, end
+    def _pieces(
+        self, data: bytes, start: int, end: int, room: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
+        """The pieces of data[start:end], some at a time: (text, start of the first piece, ends of all) within the text.
 
-    def _encode_chunk(self, text: np.ndarray, cache: PieceCache) -> np.ndarray:
-        """Ids of text without special tokens, int32, valid until the next call: the room stays in the core's cache."""
-        size = len(text)
-        buffer, out = cache.room(size)
-        buffer[:size] = text
-        state, start, at = new_state(), 0, 0
-        while state[AT] < size:
-            found = self._scan(buffer, state, size, CLASSES, cache.ends)
-            if found:
-                ends = cache.ends[:found]
-                at = encode_pieces(buffer, start, ends, out, at, *cache.arrays, *self._merges)
-                start = int(ends[-1])
-        return out[:at]
+        The kernels read a little beyond the last piece. `data` itself will do where more of it follows: only its last
+        bytes are copied.
+        """
+        cut = end
+        if end + PADDING > len(data):
+            cut = max(start, Cutter(self.vocabulary.pattern).last_cut(data, len(data) - PADDING))
+        rest = np.frombuffer(data[cut:end] + bytes(PADDING), np.uint8)
+        for text, at, stop in ((np.frombuffer(data, np.uint8), start, cut), (rest, 0, end - cut)):
+            if self._scan is None and stop > at:
+                ends = piece_ends(text[at:stop].tobytes(), self.vocabulary.pattern)
+                yield text, at, np.array(ends, np.int32) + at
+                continue
+            state, first = new_state(at), at
+            while state[AT] < stop:
+                found = self._scan(text, state, stop, CLASSES, room)
+                if found:
+                    yield text, first, room[:found]
+                    first = int(room[found - 1])
 
 
 class StreamingDecoder:

@@ -7,7 +7,7 @@ Both write the byte offsets at which pieces end, and can stop and go on: the sta
 import numpy as np
 import regex
 from bit_masks import lowest_bit, masks64
-from compiled import inlined, kernel
+from compiled import READ_ONLY_BYTES, inlined, kernel
 
 U = np.uint64  # numba makes a float of int64 with uint64, so every operand of bit arithmetic is one of these
 ONE, ALL = U(1), U(0xFFFFFFFFFFFFFFFF)
@@ -73,7 +73,7 @@ def class_at(data, at, end, classes):
     return (np.int64(classes[point]) if point >= 0 else OTHER), size
 
 
-@kernel("int64(uint8[::1], int64[::1], int64, uint8[::1], int32[::1])")
+@kernel(f"int64({READ_ONLY_BYTES}, int64[::1], int64, uint8[::1], int32[::1])")
 def gpt2_ends(data, state, end, classes, ends):
     r"""Write where pieces of data[state[AT] : end] end; returns how many. Call again until state[AT] == end.
 
@@ -240,7 +240,7 @@ def run_end(data, at, end, classes, wanted, state):
     return at
 
 
-@kernel("int64(uint8[::1], int64[::1], int64, uint8[::1], int32[::1])")
+@kernel(f"int64({READ_ONLY_BYTES}, int64[::1], int64, uint8[::1], int32[::1])")
 def gpt4_ends(data, state, end, classes, ends):
     """The same for GPT-4's pattern, one piece at a time: the alternatives of the pattern in their order."""
     count = 0

@@ -1,6 +1,7 @@
 """The encoder against tiktoken, tokenizers and the naive encoder; specials, streams, threads, decoding."""
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -107,6 +108,14 @@ def test_ids_are_those_of_the_naive_encoder(text, pattern, ties):
 TRAINED: dict = {}
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([b"\xe5\x8c\x97", b"\xe5", b"\x97\xe5", b"\xff", b"ab", b" "]), max_size=30))
+def test_ids_of_any_bytes_are_those_of_the_naive_encoder(units):
+    naive = BasicTokenizer()
+    naive.vocabulary = TRAINED.setdefault("any", trained()).vocabulary
+    assert TRAINED["any"].encode(b"".join(units)) == list(naive.encode(b"".join(units)))
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.one_of(st.binary(max_size=100), st.text(st.characters(), max_size=60)))
 def test_anything_comes_back(gpt2, data):
@@ -192,12 +201,29 @@ def test_threads_and_batches_give_the_same_ids(gpt2):
 
 
 def test_known_pieces_run_out_of_room_gracefully(monkeypatch):
-    monkeypatch.setattr("encoder.CACHE_BITS", 6)
+    monkeypatch.setattr("encoder.KNOWN_BITS", 4)
+    monkeypatch.setattr("encoder.LONGER_BITS", 4)
     tokenizer, naive = trained(), BasicTokenizer()
     naive.vocabulary = tokenizer.vocabulary
     text = SAMPLE + " ".join(str(n) * 3 for n in range(300)) + SAMPLE
     for _ in range(2):
         assert tokenizer.encode(text) == list(naive.encode(text))
+
+
+@pytest.mark.parametrize("bits", [1, 5, 18])
+def test_pieces_cut_into_parts_have_the_ids_of_the_whole(gpt2, oracle, monkeypatch, bits):
+    """Tokens over several characters stand beside others, in pieces of all lengths; small tables forget at once."""
+    monkeypatch.setattr("encoder.KNOWN_BITS", bits)
+    monkeypatch.setattr("encoder.LONGER_BITS", bits)
+    tokenizer = Tokenizer(gpt2.vocabulary)
+    wide = [token.decode("utf-8", "ignore") for token in gpt2.vocabulary.token_bytes if not token.isascii()]
+    several = [text for text in wide if len(text) > 1]  # 龍喚士, の魔, ôt ...
+    rng = random.Random(bits)
+    units = [several, wide, list("的一是不了人我在"), list("аеиостр"), list("abc'1—")]
+    for _ in range(3000):
+        chosen = rng.choices(units, k=2)
+        text = "".join(rng.choice(rng.choice(chosen)) for _ in range(rng.choice([3, 8, 16, 60])))
+        assert tokenizer.encode(text) == oracle.encode_ordinary(text), text
 
 
 def test_long_pieces_are_merged_as_short_ones():
