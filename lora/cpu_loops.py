@@ -71,6 +71,7 @@ def _store(row, i, value):
 
 # Reorder sums and contract to fused multiply-add, but keep NaN and infinity: the loss must show them.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
+PARALLEL_FROM = 2**23  # elements; about 8 ms of one thread
 LOOP = {"parallel": True, "fastmath": FAST, "cache": True, "nogil": True}
 
 
@@ -169,7 +170,7 @@ def _rms_norm_backward(x, g, d_x, weight, inverse, d_weight):
 def cross_entropy_(logits: Tensor, targets: Tensor, gradient: bool) -> Tensor:
     """Cross-entropies (N,) of logits (N, V); with `gradient`, the logits become softmax - one-hot in place."""
     nats = np.empty(len(logits), np.float32)
-    use_threads()
+    use_threads(logits.numel())
     _cross_entropy(array(logits), targets.numpy(), nats, gradient)
     return torch.from_numpy(nats)
 
@@ -183,7 +184,7 @@ class Gate(torch.autograd.Function):
         x = x.contiguous()
         y = torch.empty_like(x)
         rows = (array(tensor).reshape(-1, x.shape[-1]) for tensor in (x, y))
-        use_threads()
+        use_threads(x.numel())
         _gate(*rows, np.float32(a), np.float32(b))
         ctx.save_for_backward(x)
         ctx.a, ctx.b = a, b
@@ -195,7 +196,7 @@ class Gate(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         d_x = torch.empty_like(x)
         rows = (array(tensor).reshape(-1, x.shape[-1]) for tensor in (x, g.contiguous(), d_x))
-        use_threads()
+        use_threads(x.numel())
         _gate_backward(*rows, np.float32(ctx.a), np.float32(ctx.b))
         return d_x, None, None
 
@@ -209,7 +210,7 @@ class RMSNorm(torch.autograd.Function):
         x = x.contiguous()
         y, inverse = torch.empty_like(x), np.empty(x.numel() // x.shape[-1], np.float32)
         rows = (array(tensor).reshape(-1, x.shape[-1]) for tensor in (x, y))
-        use_threads()
+        use_threads(x.numel())
         _rms_norm(*rows, array(weight), inverse, np.float32(eps))
         ctx.save_for_backward(x, weight)
         ctx.inverse = inverse
@@ -221,14 +222,19 @@ class RMSNorm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         d_x, d_weight = torch.empty_like(x), np.zeros((4 * torch.get_num_threads(), x.shape[-1]), np.float32)
         rows = (array(tensor).reshape(-1, x.shape[-1]) for tensor in (x, g.contiguous(), d_x))
-        use_threads()
+        use_threads(x.numel())
         _rms_norm_backward(*rows, array(weight), ctx.inverse, d_weight)
         return d_x, torch.from_numpy(d_weight.sum(0)).to(weight.dtype), None
 
 
-def use_threads():
-    """As many threads as PyTorch uses."""
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def use_threads(elements: int):
+    """As many threads as PyTorch uses for a large loop, the calling one alone for a small one.
+
+    numba's threads are not PyTorch's. Once woken, they compete with those for the cores (OMP_WAIT_POLICY=ACTIVE: for
+    good, waiting), so a model whose loops all are small never wakes them.
+    """
+    several = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(several if elements >= PARALLEL_FROM else 1)
 
 
 def array(tensor: Tensor) -> np.ndarray:

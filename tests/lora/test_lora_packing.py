@@ -10,7 +10,7 @@ from finetune_settings import InputError
 from fused_head import CastLoss, HeadCrossEntropy, labelled_loss
 from fused_operations import FusedActivation, fuse_operations, fused
 from instructions import Examples
-from packed_attention import ShortAttention, grouped_attention, use_packed_attention
+from packed_attention import ShortAttention, flash_attention, grouped_attention, use_packed_attention
 from packing import Layout, group_by_length, pack, pad, plan_epoch, share_beginnings
 from torch import nn
 from transformers import (
@@ -155,10 +155,23 @@ def test_soft_caps_are_kept_or_refused():
         labelled_loss(use_packed_attention(model), pack(examples, range(9)))
 
 
+def varlen_by_hand(query, key, value, starts, key_starts, longest, longest_key, scale, window_size):
+    """What torch's variable-length kernel does, for machines without a GPU; (flat, H, D) each."""
+    assert starts is key_starts and longest == longest_key == max(starts.diff())
+    parts = []
+    for start, stop in pairwise(starts.tolist()):
+        q, k, v = (tensor[start:stop].transpose(0, 1) for tensor in (query, key, value))
+        mask = torch.ones(stop - start, stop - start, dtype=torch.bool).tril(window_size[1])
+        mask = mask if window_size[0] < 0 else mask.triu(-window_size[0])
+        parts.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1))
+    return torch.cat(parts)
+
+
 @pytest.mark.parametrize("window", [None, 6])
 @pytest.mark.parametrize("kept", [256, 4])
-def test_attention_written_out_equals_sdpa_of_each_sequence(monkeypatch, window, kept):
+def test_attention_in_every_way_equals_sdpa_of_each_sequence(monkeypatch, window, kept):
     monkeypatch.setattr("packed_attention.KEPT", kept)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_by_hand)
     torch.manual_seed(0)
     places = [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 8, 9, 10, 11], [0, 1, 12], [13]]  # two of them share a beginning
     layout = Layout([np.array(place) for place in places], "cpu")
@@ -171,6 +184,7 @@ def test_attention_written_out_equals_sdpa_of_each_sequence(monkeypatch, window,
         expected[:, place] = F.scaled_dot_product_attention(*rows, attn_mask=mask, scale=0.3)
     torch.testing.assert_close(ShortAttention.apply(q, k, v, layout, 0.3, window), expected)
     torch.testing.assert_close(grouped_attention(q, k, v, layout, 0.3, 0.0, window), expected)
+    torch.testing.assert_close(flash_attention(q, k, v, layout, 0.3, window), expected)
     assert torch.autograd.gradcheck(lambda *t: ShortAttention.apply(*t, layout, 0.3, window), (q, k, v))
 
 
