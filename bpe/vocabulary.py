@@ -9,6 +9,7 @@ order, its special tokens and the pattern that splits text into pieces.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 
 PATTERNS = ("gpt2", "gpt4", "none")  # those with a scanner of our own; anything else is a regular expression
 
@@ -77,7 +78,7 @@ class Vocabulary:
         if not specials_first:
             tokens = tokens + specials
         special_ids = {text: first_special + n for n, text in enumerate(special_tokens)}
-        return cls(tokens, [(int(a), int(b)) for a, b in merges], merged_ids, special_ids, pattern)
+        return cls(tokens, list(map(tuple, merges)), merged_ids, special_ids, pattern)
 
     def __len__(self) -> int:
         return len(self.token_bytes)
@@ -102,6 +103,19 @@ class Vocabulary:
             if self.token_bytes[n] != text.encode("utf-8", "surrogatepass"):
                 raise InputError(f"special_tokens: {text!r} has id {n}, which is {self.token_bytes[n]!r}")
             special_ids.add(n)
+        self._check_tokens(special_ids)
+        self._check_merges(special_ids)
+
+    # Both look at all tokens or merges at once, and one by one only to find which is wrong: twice as fast.
+
+    def _check_tokens(self, special_ids: set[int]) -> None:
+        ordinary = [token for n, token in enumerate(self.token_bytes) if n not in special_ids]
+        distinct = set(ordinary)
+        if set(map(type, ordinary)) == {bytes} and len(distinct) == len(ordinary) and b"" not in distinct:
+            missing = {bytes([byte]) for byte in range(256)} - distinct
+            if missing:
+                raise InputError(f"token_bytes: no token for the byte 0x{min(missing).hex()}; all 256 are needed")
+            return
         seen: dict[bytes, int] = {}
         for n, token in enumerate(self.token_bytes):
             if not isinstance(token, bytes):
@@ -113,19 +127,27 @@ class Vocabulary:
             if token in seen:
                 raise InputError(f"token_bytes: ids {seen[token]} and {n} are both {token!r}")
             seen[token] = n
-        for byte in range(256):
-            if bytes([byte]) not in seen:
-                raise InputError(f"token_bytes: no token for the byte 0x{byte:02x}; all 256 are needed")
+
+    def _check_merges(self, special_ids: set[int]) -> None:
+        tokens, size = self.token_bytes, len(self.token_bytes)
         if len(self.merges) != len(self.merged_ids):
             raise InputError(f"merged_ids: {len(self.merged_ids)} ids for {len(self.merges)} merges")
+        named = {*chain.from_iterable(self.merges), *self.merged_ids}
+        if (
+            0 <= min(named, default=0) <= max(named, default=0) < size
+            and named.isdisjoint(special_ids)
+            and [tokens[left] + tokens[right] for left, right in self.merges] == [tokens[n] for n in self.merged_ids]
+            and len(set(self.merges)) == len(self.merges)
+        ):
+            return
         pairs: dict[tuple[int, int], int] = {}
         for rank, (pair, n) in enumerate(zip(self.merges, self.merged_ids, strict=True)):
             if not all(0 <= part < size for part in (*pair, n)):
                 raise InputError(f"merges: merge {rank}, {pair} -> {n}, names an id outside 0..{size - 1}")
             if special_ids.intersection((*pair, n)):
                 raise InputError(f"merges: merge {rank}, {pair} -> {n}, involves a special token")
-            if self.token_bytes[pair[0]] + self.token_bytes[pair[1]] != self.token_bytes[n]:
-                parts = " + ".join(repr(self.token_bytes[part]) for part in pair)
-                raise InputError(f"merges: merge {rank}, {parts}, makes {self.token_bytes[n]!r} instead")
+            if tokens[pair[0]] + tokens[pair[1]] != tokens[n]:
+                parts = " + ".join(repr(tokens[part]) for part in pair)
+                raise InputError(f"merges: merge {rank}, {parts}, makes {tokens[n]!r} instead")
             if pairs.setdefault(pair, rank) != rank:
                 raise InputError(f"merges: {pair} is merged twice, at ranks {pairs[pair]} and {rank}")
