@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 # Queries per block of the CPU's causal attention: a block reads only the keys up to its end, and its scores stay small.
-BLOCK = 256
+BLOCK = 128
 
 
 def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -50,7 +50,7 @@ def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 # it alone.
 
 
-@torch.library.custom_op("pretrain::causal_attention", mutates_args=())
+@torch.library.custom_op("pretrain::blockwise_attention", mutates_args=())
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Causal attention (B, H, T, D) of q, k, v (B, H, T, D), and its weights, the blocks end to end."""
     from cpu_kernels import causal_softmax_
@@ -65,7 +65,7 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple
     return y.view(B, H, T, D), weights
 
 
-@torch.library.custom_op("pretrain::causal_attention_backward", mutates_args=())
+@torch.library.custom_op("pretrain::blockwise_attention_backward", mutates_args=())
 def causal_attention_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
                               weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of q, k, v, each (B, H, T, D), from that of the result."""

@@ -108,6 +108,7 @@ class Between:
         with torch.compiler.set_stance("force_eager"):
             replies = generate(model, [prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
                                stop_id=model.config.end_of_text, generator=generator)
+        model.laid_out = None  # the next update changes the weights anyway
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])
 
     def save(self, progress):

@@ -146,7 +146,7 @@ class RMSNorm(torch.autograd.Function):
         x = x.contiguous()
         y = torch.empty_like(x)
         use_threads()
-        _rms_norm(rows(x), array(gain), np.float32(eps), rows(y))
+        _rms_norm(rows(x), copied(gain), np.float32(eps), rows(y))
         ctx.save_for_backward(x, gain)
         ctx.eps = eps
         return y
@@ -157,7 +157,7 @@ class RMSNorm(torch.autograd.Function):
         x, gain = ctx.saved_tensors
         dx, dgain = torch.empty_like(x), partial_sums(x)
         use_threads()
-        _rms_norm_backward(rows(x), array(gain), np.float32(ctx.eps), rows(dy.contiguous()), rows(dx), dgain)
+        _rms_norm_backward(rows(x), copied(gain), np.float32(ctx.eps), rows(dy.contiguous()), rows(dx), dgain)
         return dx, torch.from_numpy(dgain.sum(0)), None
 
 
@@ -205,7 +205,7 @@ class Heads(torch.autograd.Function):
     @staticmethod
     def arguments(x, q_gain, k_gain, cos, sin, eps):
         """What both loops take first; an empty gain stands for no normalisation."""
-        gains = [np.empty(0, np.float32) if gain is None else array(gain) for gain in (q_gain, k_gain)]
+        gains = [np.empty(0, np.float32) if gain is None else copied(gain) for gain in (q_gain, k_gain)]
         return rows(x), len(cos), *gains, np.float32(eps), array(cos), array(sin)
 
     @staticmethod
@@ -225,6 +225,11 @@ class Heads(torch.autograd.Function):
 def rows(x: torch.Tensor) -> np.ndarray:
     """An array (N, C) of x (..., C)."""
     return array(x.view(-1, x.shape[-1]))
+
+
+def copied(gain: torch.Tensor) -> np.ndarray:
+    """A copy of a parameter: PyTorch never resizes memory that numpy has seen, which FSDP's parameters need."""
+    return array(gain.detach().clone())
 
 
 def partial_sums(x: torch.Tensor) -> np.ndarray:

@@ -39,24 +39,25 @@ class LinearCrossEntropy(torch.autograd.Function):
         dx = torch.empty_like(x) if needs_grad else None
         dw, total = None, torch.zeros((), device=x.device)
         chunks = -(-len(x) * len(w) // LOGITS[x.device.type])
+        memory = x.new_empty(-(-len(x) // chunks), len(w))  # of the logits, the same for every chunk
         for rows, target, share, out in zip(*(torch.tensor_split(t, chunks) for t in (x, targets, shares)),
                                             torch.tensor_split(dx if needs_grad else x, chunks), strict=True):
-            logits = rows @ w.T  # (chunk, V)
+            logits = torch.mm(rows, w.T, out=memory[: len(rows)])  # (chunk, V)
             total += cross_entropy_(logits, target, share, vocab_size, z_loss, needs_grad) @ share
             if needs_grad:  # logits hold their gradient now
                 torch.mm(logits, w, out=out)
                 part = logits.T @ rows
-                dw = part if dw is None else dw.float().add_(part)
-        if needs_grad:
-            ctx.save_for_backward(dx, dw)
-            ctx.weight_dtype = weight.dtype
+                dw = part.float() if dw is None else dw.add_(part)
+        ctx.gradients = dx, dw
+        ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx, grad):
-        """Scale what forward made."""
-        dx, dw = ctx.saved_tensors
-        return dx * grad, (dw * grad).to(ctx.weight_dtype), None, None, None
+        """Scale what forward made, in place: once only."""
+        dx, dw = ctx.gradients
+        ctx.gradients = None
+        return dx.mul_(grad), dw.mul_(grad).to(ctx.weight_dtype), None, None, None
 
 
 def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, gradient: bool) -> torch.Tensor:

@@ -170,6 +170,26 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class TiedEmbedding(torch.autograd.Function):
+    """Rows of the weight (V, C) for tokens, and the weight itself for the head.
+
+    Autograd would make a second gradient of the weight's size for the rows, nearly all zeros, and add the two: here the
+    rows' gradients are added to the head's in place.
+    """
+
+    @staticmethod
+    def forward(ctx, weight, tokens):
+        """Embeddings (B, T, C) of tokens (B, T), and the weight."""
+        ctx.save_for_backward(tokens)
+        return F.embedding(tokens, weight), weight
+
+    @staticmethod
+    def backward(ctx, dx, dweight):
+        """The one gradient of the weight."""
+        tokens, = ctx.saved_tensors
+        return dweight.index_add_(0, tokens.flatten(), dx.flatten(0, 1)), None
+
+
 class GPT(nn.Module):
     """A decoder-only language model. Weights are fp32; the forward pass runs in `dtype`.
 
@@ -214,8 +234,8 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def trunk(self, tokens, cache: KVCache | None = None, positions=None, mask=None):
-        """Everything below the output head: tokens (B, T) -> normalised hidden states (B, T, C).
+    def trunk(self, tokens, cache: KVCache | None = None, positions=None, mask=None, embedded=None):
+        """Everything below the output head: tokens (B, T), or embedded (B, T, C), -> normalised states (B, T, C).
 
         positions (T,) or (B, T) default to those after the cache; mask (B, 1, T, S) bool replaces the causal rule.
         """
@@ -226,7 +246,7 @@ class GPT(nn.Module):
             positions = torch.arange(start, start + T, device=tokens.device)
         if self.config.document_mask and mask is None and cache is None:
             mask = document_mask(tokens, self.config.end_of_text)
-        x = F.embedding(tokens, self.transformer["wte"].weight)
+        x = F.embedding(tokens, self.transformer["wte"].weight) if embedded is None else embedded
         if self.config.position == "learned":
             x = x + F.embedding(positions, self.transformer["wpe"].weight)
         x = x.to(self.dtype)
@@ -249,11 +269,14 @@ class GPT(nn.Module):
 
         Targets of -1 do not count; z_loss: see linear_cross_entropy.
         """
-        x = self.trunk(tokens, cache, positions, mask)
         if targets is None:
+            x = self.trunk(tokens, cache, positions, mask)
             return self.head(x[:, -1:] if last_only else x)
-        return linear_cross_entropy(x.flatten(0, 1), self.lm_head.weight, targets.flatten(),
-                                    self.config.vocab_size, z_loss)
+        embedded, weight = None, self.lm_head.weight
+        if self.config.tied:
+            embedded, weight = TiedEmbedding.apply(weight, tokens)
+        x = self.trunk(tokens, cache, positions, mask, embedded)
+        return linear_cross_entropy(x.flatten(0, 1), weight, targets.flatten(), self.config.vocab_size, z_loss)
 
     def compile_blocks(self):
         """Compile each block: one compilation serves all layers, and DDP gets the gradients block by block."""

@@ -61,7 +61,7 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     B, T, config = len(prompts), max(map(len, prompts), default=0), model.config
     if not B or min(map(len, prompts)) == 0:
         raise InputError("a prompt has no token; begin a document with the end-of-text token")
-    if T + max_new_tokens > config.block_size:
+    if T + max(0, max_new_tokens) > config.block_size:
         raise InputError(f"{T} tokens of prompt + --max_new_tokens {max_new_tokens} are more than the model's "
                          f"{config.block_size} positions; at most {max(0, config.block_size - T)} are left")
     if max(map(max, prompts)) >= config.vocab_size or min(map(min, prompts)) < 0:
@@ -79,14 +79,9 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
             seen = torch.zeros(B, config.vocab_size, dtype=torch.bool, device=device)
             for row, prompt in enumerate(prompts):
                 seen[row, prompt] = True
-        cache = KVCache(config, B, T + max_new_tokens, model.dtype, device)
-        positions, mask = None, None
-        if hidden is not None:
-            positions = (slots[:T] - padding[:, None]).clamp(min=0)
-            mask = (slots[:T] <= slots[:T, None]) & ~hidden[:, None, :T]  # (B, T, T): causal, without padding
-            mask = (mask | torch.eye(T, dtype=torch.bool, device=device))[:, None]  # padding sees itself: no empty row
-        logits = model(tokens, cache=cache, positions=positions, mask=mask, last_only=True)[:, -1]
-        decoder = Decoder(model, cache, T - padding, hidden)
+        decoder = Decoder(model, KVCache(config, B, T + max_new_tokens, model.dtype, device), B, hidden)
+        positions = (slots[:T] - padding[:, None]).clamp(min=0)  # (B, T)
+        logits = decoder.step(tokens, positions)
         running = [True] * B
         for step in range(max_new_tokens):
             token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator)  # (B,)
@@ -97,7 +92,8 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
             yield [t if alive else None for alive, t in zip(running, chosen, strict=True)]
             if not any(running) or step + 1 == max_new_tokens:
                 return
-            logits = decoder.step(token)
+            positions = positions[:, -1:] + 1
+            logits = decoder.step(token[:, None], positions)
 
 
 def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator):

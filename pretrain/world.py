@@ -1,5 +1,6 @@
 """The processes of a run, as torchrun starts them, and the machine under them."""
 
+import ctypes
 import datetime
 import fcntl
 import os
@@ -40,6 +41,7 @@ class World:
             torch.set_float32_matmul_precision("high")
         else:
             torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local_size))
+            keep_freed_memory()
         if self.size > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo",
                                     timeout=datetime.timedelta(seconds=timeout))
@@ -90,6 +92,14 @@ class World:
         """Leave the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def keep_freed_memory():
+    """Let malloc keep what is freed: what a step gives back, the next would ask the system for, page by page."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc; the numbers are from its malloc.h
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def exchange_gradients(network, on: bool):
