@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from adapters import write_atomically
 from curves import plot_run
+from decoding import complete, end_tokens
 from finetune_settings import Settings
-from instructions import render
+from instructions import render, tokenize
 from torch.utils.tensorboard import SummaryWriter
 
 PROMPTS = (  # the seed's four
@@ -101,38 +101,27 @@ def write_report(s: Settings, model, tokenizer, data, folder: Path):
         write_atomically(folder / "response.txt", answers(s, model, tokenizer, data.show).encode())
 
 
-@torch.no_grad()
 def answers(s: Settings, model, tokenizer, records: list) -> str:
     """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p
     0.92.
     """
     asked = [(prompt, "", None) for prompt in PROMPTS]
     asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in records]
+    texts = [render(s.template, instruction, extra, "", tokenizer)[0] for instruction, extra, _ in asked]
+    context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    room = max(context - s.response_tokens, 1)  # a longer prompt loses its beginning
+    prompts = [ids[-room:] for ids in tokenize(texts, tokenizer, start=s.template != "chat")]
     model.eval()
     attention = model.config._attn_implementation
     model.set_attn_implementation("sdpa")
-    torch.manual_seed(s.seed)
+    replies = complete(model, prompts, end_tokens(model, tokenizer), s.response_tokens, 0.7, 0.92, s.seed)
+    model.set_attn_implementation(attention)
+    model.train()
     parts = []
-    for instruction, extra, reference in asked:
-        prompt, _ = render(s.template, instruction, extra, "", tokenizer)
-        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=s.template != "chat").input_ids.to(model.device)
-        out = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=s.response_tokens,
-            do_sample=True,
-            temperature=0.7,
-            top_p=0.92,
-            top_k=0,
-            use_cache=True,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id or tokenizer.eos_token_id,
-        )
-        answer = tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
+    for (instruction, extra, reference), reply in zip(asked, replies, strict=True):
+        answer = tokenizer.decode(reply, skip_special_tokens=True).strip()
         parts.append(
             f"### {instruction}{' ' + extra if extra else ''}\n{answer}\n"
             + (f"--- reference: {reference}\n" if reference is not None else "")
         )
-    model.set_attn_implementation(attention)
-    model.train()
     return "\n".join(parts)
