@@ -117,14 +117,7 @@ class Tokenizer:
     ) -> np.ndarray:
         """Ids of the text, uint16 or (above 65,536 tokens) uint32 [tokens]; special tokens as in `encode`."""
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        data = to_bytes(text)
-        threads = threads or self.threads
-        cuts = self._cuts(data, threads, allowed + disallowed)
-        if len(cuts) == 2:
-            return self._encode(data, allowed, disallowed)
-        parts = [data[a:b] for a, b in pairwise(cuts)]
-        with ThreadPoolExecutor(threads) as pool:
-            return np.concatenate(list(pool.map(lambda part: self._encode(part, allowed, disallowed), parts)))
+        return self._encode(to_bytes(text), allowed, disallowed, threads or self.threads)
 
     def encode_batch(
         self,
@@ -232,15 +225,15 @@ class Tokenizer:
         return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
     def _cuts(self, data: bytes, threads: int, specials: list[str]) -> list[int]:
-        """Places that divide the data into about equal parts, one for each thread, at most."""
+        """Places that divide the data into about equal runs, one for each thread, at most."""
         if threads == 1 or len(data) < PARALLEL_FROM or self._scan is None:
             return [0, len(data)]
         cutter = Cutter(self.vocabulary.pattern, specials)
         cuts = {cutter.last_cut(data, len(data) * k // threads) for k in range(1, threads)}
         return sorted(cuts | {0, len(data)})
 
-    def _encode(self, data: bytes, allowed: list[str], disallowed: list[str]) -> np.ndarray:
-        """Ids of bytes."""
+    def _parts(self, data: bytes, allowed: list[str], disallowed: list[str]) -> list[tuple[int, int, str | None]]:
+        """(start, end, special token or None) over all of `data`. Raises InputError for a disallowed one."""
         if len(data) > LONGEST:
             raise InputError(f"text: {len(data):,} bytes at once are more than 2 GiB; use encode_stream")
         parts = split_specials(data, allowed) if allowed else [(0, len(data), None)]
@@ -251,24 +244,49 @@ class Tokenizer:
                     f"the text contains the special token {text!r}: allow it with allowed_special, "
                     "or take it as plain text with disallowed_special=()"
                 )
+        return parts
+
+    def _encode(self, data: bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:
+        """Ids of bytes."""
+        parts = self._parts(data, allowed, disallowed)
+        cuts = self._cuts(data, threads, allowed)
+        result = np.empty(len(data), self.dtype)  # room that is not used is never touched
+        if len(cuts) == 2:
+            sizes = [self._encode_run(data, parts, 0, len(data), result)]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                work = [pool.submit(self._encode_run, data, parts, a, b, result[a:b]) for a, b in pairwise(cuts)]
+                sizes = [future.result() for future in work]
+        at = 0
+        for start, n in zip(cuts, sizes, strict=False):
+            if start > at:
+                result[at : at + n] = result[start : start + n]
+            at += n
+        result.resize(at, refcheck=False)
+        return result
+
+    def _encode_run(self, data: bytes, parts: list[tuple], low: int, high: int, result: np.ndarray) -> int:
+        """Write the ids of data[low:high], which cuts no special token; how many."""
         try:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        result, at = np.empty(len(data), self.dtype), 0  # room that is not used is never touched
+        at = 0
         for start, end, special in parts:
+            start, end = max(start, low), min(end, high)
+            if start >= end:
+                continue
             if special is not None:
                 result[at] = self.vocabulary.special_tokens[special]
                 at += 1
-            else:
-                for text, first, ends in self._pieces(data, start, end, cache.ends):
-                    out = cache.room(int(ends[-1]) - first)
-                    n = encode_pieces(text, first, ends, out, cache.arrays, self._rules, BYTE_MASKS)
-                    result[at : at + n] = out[:n]
-                    at += n
+                continue
+            for text, first, ends in self._pieces(data, start, end, cache.ends):
+                out = cache.room(int(ends[-1]) - first)
+                n = encode_pieces(text, first, ends, out, cache.arrays, self._rules, BYTE_MASKS)
+                result[at : at + n] = out[:n]
+                at += n
         self._caches.append(cache)
-        result.resize(at, refcheck=False)
-        return result
+        return at
 
     def _pieces(
         self, data: bytes, start: int, end: int, room: np.ndarray
