@@ -36,7 +36,7 @@ from story_zh import POOLS_ZH, SHAPES_ZH
 SHAPES: list[Shape] = [shape for text in (HOME, WILD, FAR) for shape in read_shapes(text)]
 CHINESE_SHAPES: list[Shape] = read_shapes(SHAPES_ZH, POOLS_ZH, space="")
 PRIMERS = 0.05  # share of the training text, at its start
-MEMORY_GAMES, LESSONS, CHINESE = 0.06, 0.16, 0.06  # shares of the documents; the rest are English stories
+MEMORY_GAMES, LESSONS, CHINESE = 0.05, 0.2, 0.06  # shares of the documents; the rest are English stories
 HEADINGS, QUESTIONS = 0.3, 0.25  # shares of the English stories that say first what they are about, or are talked about
 HEADING_FORMS = ["This is a story about {}.", "A story about {}.", "Let me tell you about {}."]
 CHOICES = 600  # multiple-choice items

@@ -55,7 +55,7 @@ def primer(rnd: Random) -> str:
     which = rnd()
     if which < 0.1:
         return memory_game(rnd)[1]
-    if which < 0.25:
+    if which < 0.35:
         _, fact = choose(rnd, WEIGHTED)
         return " ".join(f"{line}." for line in dict.fromkeys(upper_first(AN.sub(r"\1n ", fact(rnd))) for _ in range(8)))
     names = CHILDREN if rnd() < 0.7 else ANIMALS

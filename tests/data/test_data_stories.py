@@ -20,7 +20,7 @@ from story_grammar import compile_text, compose, expand, read_shapes
 from story_report import WORD, blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = "140d8254df03d8572dc91904a004f567a9b3229471a05f63da91cde8322eefc3"
+GOLDEN = "f9fdf7ebfb14cff66590a40dc92cf2182a2a8ae7988db62814b2e217036685fd"
 FEMALE = re.compile(r"\b(she|her|hers|herself)\b", re.IGNORECASE)
 MALE = re.compile(r"\b(he|him|his|himself)\b", re.IGNORECASE)
 WOMEN = re.compile(r"\b(mom|mother|grandma|aunt|sister|woman|queen|girl|Mrs|brothers and sisters)\b")
@@ -228,7 +228,7 @@ def test_primers_say_names_again_and_again():
         return again / sum(map(len, words))
 
     in_stories = repeated([text for _, text in islice(stories.documents(3), 500)])
-    assert repeated(islice(stories.primers(3), 500)) > 2.5 * in_stories > 0.05
+    assert repeated(islice(stories.primers(3), 500)) > 2 * in_stories > 0.05
 
 
 def test_train_and_val_never_share_a_document(made):
@@ -438,6 +438,9 @@ def test_instruction_schema_and_balance(made):
     for part, records in (("train", train), ("val", val)):
         counts = Counter(record["family"] for record in records)
         assert set(counts) == set(story_tasks.FAMILIES)
+        if part == "train":
+            for family, share in story_tasks.LESS.items():
+                counts[family] /= share
         assert max(counts.values()) <= 1.25 * min(counts.values()), part
 
 
