@@ -17,11 +17,11 @@ from attention import KVCache, attention
 class Weights:
     """A model's weights as functions of few rows (N, in), in the model's dtype and the fastest layout."""
 
-    def __init__(self, model, single: bool):
+    def __init__(self, model, rows: int):
         config, dtype, body = model.config, model.dtype, model.transformer
 
-        def linear(module, rows=None):
-            return prepare(module.weight.detach()[:rows], module.bias, dtype, single)
+        def linear(module, size=None):
+            return prepare(module.weight.detach()[:size], module.bias, dtype, rows)
 
         def norm(module):
             if module.kind == "none":
@@ -44,9 +44,9 @@ class Weights:
 
 def weights_of(model, rows: int) -> Weights:
     """The model's Weights, kept in `model.laid_out` until one of the parameters changes."""
-    key = (rows == 1, *((p.data_ptr(), p._version) for p in model.parameters()))
+    key = (rows, *((p.data_ptr(), p._version) for p in model.parameters()))
     if getattr(model, "laid_out", None) is None or model.laid_out[0] != key:
-        model.laid_out = key, Weights(model, rows == 1)
+        model.laid_out = key, Weights(model, rows)
     return model.laid_out[1]
 
 
@@ -95,7 +95,7 @@ class Decoder:
             if post:
                 x = ln_2(x)
         cache.length = end
-        return weights.head(weights.last_norm(x.view(B, T, -1)[:, -1]))
+        return weights.head(weights.last_norm(x.view(B, T, -1)[:, -1].contiguous()))
 
     def mask(self, start: int, end: int) -> torch.Tensor | None:
         """What the positions from start to end see, (B, 1, T, end) bool; None: all before them."""
@@ -109,22 +109,27 @@ class Decoder:
         return (slots <= slots[start:, None]) & visible | own
 
 
-def prepare(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, single: bool):
-    """Function x (N, in) -> x weight' + bias, with the layout in which this device multiplies few rows fastest.
+def prepare(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, rows: int):
+    """Function x (N, in) -> x weight' + bias, made for N = rows; one row and few rows each have their own way on a CPU.
 
-    On a CPU in fp32 a (50304, 768) head takes 11.7 ms as F.linear has it and 6.0 ms transposed for one row; for 16 rows
-    73.6 ms, and 18.7 ms with the weight as the left factor (2 cores, NOTES.md).
+    A (50304, 768) head on one core, ms: one row in bf16 9.0 as F.linear has it, 3.7 by our loop, in fp32 11.8 and 6.5;
+    16 rows in bf16 13.6 and 7.8 with the weight packed once by oneDNN, in fp32 35.5 and 18.2.
     """
     weight = weight.to(dtype)
     bias = None if bias is None else bias.detach().to(dtype)
-    if weight.device.type == "cpu" and dtype == torch.float32:
-        if single:
-            columns = weight.t().contiguous()
-            return (lambda x: x @ columns) if bias is None else (lambda x: torch.addmm(bias, x, columns))
-        if bias is None:
-            return lambda x: (weight @ x.t()).t()
-        return lambda x: torch.addmm(bias[:, None], weight, x.t()).t()
-    return lambda x: F.linear(x, weight, bias)
+    if weight.device.type != "cpu":
+        return lambda x: F.linear(x, weight, bias)
+    if rows > 1:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    from cpu_kernels import matrix_vector
+
+    def multiply(x):
+        if len(x) > 1:  # a prompt
+            return F.linear(x, weight, bias)
+        y = matrix_vector(weight, x[0])[None]
+        return y if bias is None else y + bias
+    return multiply
 
 
 def activate(x: torch.Tensor, kind: str) -> torch.Tensor:

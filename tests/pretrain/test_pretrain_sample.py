@@ -175,3 +175,19 @@ def test_command_line(tmp_path):
     failed = run("--prompt", "the cat " * 20)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_weights_changed_between_calls_are_seen(rows):
+    torch.manual_seed(1)
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, vocab_size=50))
+    first = generate(model, [[1, 2]] * rows, 8, temperature=0)
+    kept = model.laid_out[1]
+    assert generate(model, [[1, 2]] * rows, 8, temperature=0) == first
+    assert model.laid_out[1] is kept
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_()
+    changed = generate(model, [[1, 2]] * rows, 8, temperature=0)
+    model.laid_out = None
+    assert generate(model, [[1, 2]] * rows, 8, temperature=0) == changed != first
