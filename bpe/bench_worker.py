@@ -61,7 +61,7 @@ def train(task: dict) -> dict:
         from linked_list import LinkedListTokenizer
 
         tokenizer, text = LinkedListTokenizer(), Path(path).read_text(encoding="utf-8")
-        numbers, _ = measured(lambda: tokenizer.train(text, size, pattern="none"))
+        numbers, _ = measured(lambda: tokenizer.train(text, size, pattern="none", ties=task["ties"]))
         tokens = tokenizer.vocabulary.token_bytes
         pairs = [(tokens[left], tokens[right]) for left, right in tokenizer.vocabulary.merges]
     elif tool == "hf":

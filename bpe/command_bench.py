@@ -71,7 +71,7 @@ PARTS = {
     ),
     "train_unsplit": Part(
         "train 1,024 without splitting", "train", "manual.txt", ("ours", "ours linked list", "minbpe"), 1,
-        (("vocab_size", 1024), ("split", False), ("ties", "ids")),
+        (("vocab_size", 1024), ("split", False), ("ties", "first")),
         (("ours", "minbpe", 150, None), ("ours linked list", "minbpe", 40, None)),
     ),
     "encode_english": Part(
