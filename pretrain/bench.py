@@ -32,7 +32,7 @@ SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
     "d384": (6, 6, 384, 8), "124m": (12, 12, 768, 4), "tiny": (1, 2, 32, 2)}
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
-              "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
+              "--embedding_std=0.02", "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
@@ -168,7 +168,8 @@ def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
         subprocess.run([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", settings.tokens], check=True)
     command = [sys.executable, HERE / "model.py", "--preset", "stories", "--data", settings.tokens, "--out",
                scratch / "run", "--minutes", str(settings.minutes), "--max_steps", "0", "--sample_every", "0",
-               "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", *flags]
+               "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", "--curriculum", "0",
+               *flags]
     began, cpu = time.monotonic(), os.times()
     subprocess.run([str(word) for word in command], check=True)
     seconds, after = time.monotonic() - began, os.times()
