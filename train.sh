@@ -108,9 +108,9 @@ lora() {
     fi
     local common=("$PYTHON" lora/train.py --model_name_or_path "$base" --data_path "${instructions}_train.json"
         --eval_data_path "${instructions}_val.json" --template plain --epochs 1
-        --train_batch_size 32 --gradient_accumulation_steps 1 --eval_interval 200)
+        --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
     run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
-        "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 3e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
+        "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 2e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
     run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full"
     step replies "$tuned-replies.jsonl" "data/adapters/$NAME-lora" "data/models/$NAME-full" "${instructions}_val.json" -- \
