@@ -107,7 +107,7 @@ lora() {
         return
     fi
     local common=("$PYTHON" lora/train.py --model_name_or_path "$base" --data_path "${instructions}_train.json"
-        --eval_data_path "${instructions}_val.json" --template plain --epochs 1
+        --eval_data_path "${instructions}_val.json" --template plain --epochs 0.7
         --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
     run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 2e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
