@@ -66,6 +66,12 @@ step() {
     printf 'done %s\n' "$key" >"$stamp"
 }
 
+# die_of STATUS LOG: ends like the command that wrote LOG did, with its last words.
+die_of() {
+    tail -n 3 "$2" >&2
+    exit "$1"
+}
+
 prepare() {
     if [ "$NAME" = stories ]; then
         step data "$text" data/stor*.py -- "$PYTHON" data/prepare.py stories
@@ -106,13 +112,27 @@ lora() {
         say "lora: no instructions for '$NAME'; give some with --instructions FILE"
         return
     fi
-    local common=("$PYTHON" lora/train.py --model_name_or_path "$base" --data_path "${instructions}_train.json"
-        --eval_data_path "${instructions}_val.json" --template plain --epochs 0.7
+    local beside log=$tuned-full.log threads common=("$PYTHON" lora/train.py --model_name_or_path "$base"
+        --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json" --template plain --epochs 0.9
         --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
-    run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
+    # So small a model gains nothing from a second core: the full fine-tuning runs beside the adapter's, half the cores
+    # each, in a process group of its own. What ends this script ends it too, after it has saved its state.
+    threads=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
+    mkdir -p "${log%/*}"
+    say "full: runs beside lora; what it says goes to $log"
+    set -m
+    OMP_NUM_THREADS=$threads run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
+        "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full" \
+        >"$log" 2>&1 &
+    beside=$!
+    set +m
+    # shellcheck disable=SC2064  # a local variable, gone when the trap runs
+    trap "kill -TERM -- -$beside 2>/dev/null && wait $beside || true" EXIT
+    OMP_NUM_THREADS=$threads run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 2e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
-    run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
-        "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full"
+    wait "$beside" || die_of "$?" "$log"
+    trap - EXIT
+    tail -n 1 "$log"
     step replies "$tuned-replies.jsonl" "data/adapters/$NAME-lora" "data/models/$NAME-full" "${instructions}_val.json" -- \
         "$PYTHON" lora/generate.py --base "$base" --full "data/models/$NAME-full" --adapters "data/adapters/$NAME-lora" \
         --template plain --records "${instructions}_val.json" --replies "$tuned-replies.jsonl"

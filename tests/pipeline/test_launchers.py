@@ -128,6 +128,23 @@ def test_ctrl_c_stops_at_once_and_counts_nothing_as_done(clone, tmp_path):
     assert scripts(clone("train.sh"))[0] == "bpe/run.py train"
 
 
+def test_ctrl_c_ends_the_run_beside_as_well(clone, tmp_path):
+    log = tmp_path / "log"
+    log.write_text("")
+    environment = os.environ | {"PYTHON": str(clone.stand_in), "LOG": str(log), "SLOW_AT": "lora/train.py"}
+    running = subprocess.Popen(["bash", str(clone.folder / "train.sh")], env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while log.read_text().count("lora/train.py") < 2:
+        assert time.monotonic() < deadline, "both runs begin"
+        time.sleep(0.1)
+    os.killpg(running.pid, signal.SIGINT)
+    assert running.wait(timeout=10) != 0
+    left = subprocess.run(["pgrep", "-f", str(clone.stand_in)], capture_output=True, text=True).stdout
+    assert left == "", "nothing goes on in the background"
+    assert scripts(clone("train.sh"))[:2] == ["lora/train.py --model_name_or_path"] * 2
+
+
 def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
     caller = tmp_path / "my texts"
     caller.mkdir()
