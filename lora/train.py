@@ -15,6 +15,8 @@ from pathlib import Path
 
 import tyro
 
+if "OMP_NUM_THREADS" in os.environ:  # for numba too: two runs, each with all cores' threads, are 4x slower
+    os.environ.setdefault("NUMBA_NUM_THREADS", os.environ["OMP_NUM_THREADS"].split(",")[0])
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from finetune_settings import InputError, Settings
 
