@@ -121,14 +121,14 @@ lora() {
     mkdir -p "${log%/*}"
     say "full: runs beside lora; what it says goes to $log"
     set -m
-    OMP_NUM_THREADS=$threads run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
+    OMP_NUM_THREADS=$threads NUMBA_NUM_THREADS=$threads run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full" \
         >"$log" 2>&1 &
     beside=$!
     set +m
     # shellcheck disable=SC2064  # a local variable, gone when the trap runs
     trap "kill -TERM -- -$beside 2>/dev/null && wait $beside || true" EXIT
-    OMP_NUM_THREADS=$threads run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
+    OMP_NUM_THREADS=$threads NUMBA_NUM_THREADS=$threads run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 2e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
     wait "$beside" || die_of "$?" "$log"
     trap - EXIT
