@@ -176,7 +176,7 @@ def with_data(config: GPTConfig, split: Split) -> GPTConfig:
 
 def identify(settings: Settings, config: GPTConfig, split: Split) -> dict:
     """What must be the same when a run is continued."""
-    names = ("sequence", "total_batch", "optimizer", "seed")
+    names = ("sequence", "total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
             **{name: getattr(settings, name) for name in names},
             "data": [entry["sha256"][:16] for entry in split.entries]}
