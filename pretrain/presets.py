@@ -159,9 +159,9 @@ PRESETS: dict[str, Settings] = {
         warmup=0.01, data=DATA / "tokens" / "fineweb-edu"),
     # For two CPU cores and a few minutes: 2.6M parameters at vocabulary 4096. The curriculum is the primers.
     "stories": Settings(
-        model=GPTConfig(n_layer=4, n_head=4, n_embd=192, block_size=256, vocab_size=0, mlp="swiglu", norm="rmsnorm",
+        model=GPTConfig(n_layer=4, n_head=4, n_embd=192, block_size=512, vocab_size=0, mlp="swiglu", norm="rmsnorm",
                         position="rope", qk_norm=True, bias=False, embedding_std=0.1, zero_init=True, end_of_text=0),
-        max_steps=1400, total_batch=2048, micro_batch=8, curriculum=315_000,
+        max_steps=1500, total_batch=2048, micro_batch=4, curriculum=315_000,
         optimizer="muon", lr=3e-3, muon_lr=0.025, warmup=0.02, min_lr=0.05, z_loss=1e-4,
         compile=False, prompt="Once upon a time",
         eval_every=250, eval_tokens=2**15, choices_every=500, choices_limit=200, sample_every=500, save_every=500),
