@@ -1,4 +1,4 @@
-"""Compiled loops for the CPU where PyTorch is slow: softmax and its gradients in place, matrix by vector; bf16 or fp32.
+"""Compiled loops for the CPU where PyTorch is slow: softmax and its gradients in place; bf16 or fp32.
 
 Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
 even.
@@ -168,26 +168,6 @@ def causal_softmax_backward_(weights: torch.Tensor, gradient: torch.Tensor, scal
     _causal_softmax_backward(array(weights), array(gradient), np.float32(scale))
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
-def _matrix_vector(weight, x, y):
-    wide = np.empty(len(x), np.float32)
-    for j in range(len(x)):
-        wide[j] = load(x, j)
-    for i in prange(len(weight)):
-        row, total = weight[i], np.float32(0)
-        for j in range(len(wide)):
-            total += load(row, j) * wide[j]
-        store(y, i, total)
-
-
-def matrix_vector(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Product (R,) of weight (R, C) and x (C,), both fp32 or bf16: reads the weight once, with sums in fp32."""
-    y = weight.new_empty(len(weight))
-    use_threads()
-    _matrix_vector(array(weight), array(x), array(y))
-    return y
-
-
 def use_threads():
     """As many threads as PyTorch uses."""
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
@@ -196,5 +176,5 @@ def use_threads():
 def array(tensor: torch.Tensor) -> np.ndarray:
     """A tensor's memory as float32, or as uint16 where it is bfloat16."""
     if tensor.dtype == torch.bfloat16:
-        return tensor.detach().view(torch.int16).numpy().view(np.uint16)
+        return tensor.detach().view(torch.uint16).numpy()
     return tensor.detach().numpy()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
-from presets import InputError, run_command
+from presets import InputError, read_settings, run_command
 
 
 @dataclass
@@ -56,7 +56,7 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     """
     import torch
     from attention import KVCache
-    from decoder import Decoder
+    from decoder import make_decoder
 
     B, T, config = len(prompts), max(map(len, prompts), default=0), model.config
     if not B or min(map(len, prompts)) == 0:
@@ -71,16 +71,16 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
         generator = torch.Generator(device).manual_seed(0)
     padding = torch.tensor([T - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=device)  # (B, T)
-    slots = torch.arange(T + max_new_tokens, device=device)
-    hidden = slots < padding[:, None] if padding.any() else None  # (B, S)
+    slots = torch.arange(T, device=device)
     with torch.inference_mode():
         seen = None
         if repetition_penalty != 1.0:
             seen = torch.zeros(B, config.vocab_size, dtype=torch.bool, device=device)
             for row, prompt in enumerate(prompts):
                 seen[row, prompt] = True
-        decoder = Decoder(model, KVCache(config, B, T + max_new_tokens, model.dtype, device), B, hidden)
-        positions = (slots[:T] - padding[:, None]).clamp(min=0)  # (B, T)
+        decoder = make_decoder(model, KVCache(config, B, T + max_new_tokens, model.dtype, device),
+                               padding if padding.any() else None)
+        positions = (slots - padding[:, None]).clamp(min=0)  # (B, T)
         logits = decoder.step(tokens, positions)
         running = [True] * B
         for step in range(max_new_tokens):
@@ -170,5 +170,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    run_command(main, arguments)
+    run_command(main, lambda: read_settings(Settings, __doc__))

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from attention import KVCache
 from convert import export
+from cpu_decoder import CPUDecoder
+from decoder import Decoder, make_decoder
 from model import GPT
 from presets import GPTConfig, InputError
 from sample import choose, generate, stream
@@ -49,6 +52,45 @@ def test_cache_and_batches_change_nothing(name):
     assert len({tuple(row) for row in expected}) == len(PROMPTS)  # else this would show little
     assert generate(model, PROMPTS, 20, temperature=0) == expected
     assert [generate(model, [prompt], 20, temperature=0)[0] for prompt in PROMPTS] == expected
+
+
+@pytest.mark.parametrize("kind", [Decoder, CPUDecoder])
+@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]], ids=["padded", "one row"])
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_steps_give_the_logits_of_the_whole(name, prompts, kind):
+    model = random_model(**CASES[name])
+    texts = [[*prompt, 11, 12, 13] for prompt in prompts]
+    T = max(map(len, prompts))
+    padding = torch.tensor([T - len(prompt) for prompt in prompts])
+    cache = KVCache(model.config, len(prompts), T + 3, torch.float32)
+    decoder = kind(model, cache, padding if padding.any() else None)
+    pieces = [torch.tensor([[0] * (T - len(prompt)) + prompt for prompt in prompts]),
+              *(torch.full((len(prompts), 1), token) for token in (11, 12, 13))]
+    for i, piece in enumerate(pieces):
+        positions = (torch.arange(piece.shape[1]) + cache.length - padding[:, None]).clamp(min=0)
+        logits = decoder.step(piece, positions)
+        expected = [model(torch.tensor([text[: len(text) - 3 + i]]))[0, -1] for text in texts]
+        torch.testing.assert_close(logits, torch.stack(expected), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match=f"{T + 3} positions, {T + 4}"):
+        decoder.step(pieces[-1], positions)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "qwen3-mqa"])
+@torch.no_grad()
+def test_bfloat16_is_as_near_to_float32_as_the_plain_model(name, rows):
+    exact = random_model(**CASES[name])
+    prompts = torch.randint(101, (rows, 12), generator=torch.Generator().manual_seed(1))
+    expected = exact(prompts)[:, -1]
+    exact.dtype = torch.bfloat16
+    plain = exact(prompts)[:, -1].float()
+    decoder = make_decoder(exact, KVCache(exact.config, rows, 12, torch.bfloat16))
+    decoder.step(prompts[:, :8], torch.arange(8).expand(rows, 8))
+    for i in range(8, 12):
+        logits = decoder.step(prompts[:, i:i + 1], torch.full((rows, 1), i))
+    assert logits.dtype == torch.bfloat16
+    assert (logits.float() - expected).norm() < 1.5 * (plain - expected).norm()
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "qwen3-mqa"])
