@@ -41,6 +41,8 @@ class World:
             torch.set_float32_matmul_precision("high")
         else:
             torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local_size))
+            if self.size > 1:  # numba's threads, too, leave the other processes their cores; read when it is imported
+                os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
             keep_freed_memory()
         if self.size > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo",

@@ -1,0 +1,41 @@
+"""The cores that a process takes for itself beside others, and how commands end."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRETRAIN = Path(__file__).resolve().parents[2] / "pretrain"
+SHOW_THREADS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import loop
+assert "numba" not in sys.modules
+world = loop.World("cpu", threads=int(sys.argv[2]), timeout=60)
+import numba, torch
+print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, flush=True)
+world.close()
+"""
+
+
+@pytest.mark.parametrize(("threads", "own", "expected"), [(2, None, "2 2"), (1, None, "1 1"), (2, "3", "2 3")])
+def test_numba_takes_no_more_threads_than_pytorch(tmp_path, threads, own, expected):
+    script = tmp_path / "show_threads.py"
+    script.write_text(SHOW_THREADS)
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    environment |= {} if own is None else {"NUMBA_NUM_THREADS": own}
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script,
+                           PRETRAIN, str(threads)], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split("\n")[:2] == [expected, expected]
+
+
+@pytest.mark.parametrize("script", ["model.py", "account.py", "plot.py"])
+def test_a_reader_that_leaves_early_ends_the_command_quietly(script):
+    process = subprocess.Popen([sys.executable, PRETRAIN / script, "--help"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
