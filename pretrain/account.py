@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
-from presets import PRESETS, GPTConfig, InputError
+from presets import PRESETS, GPTConfig, InputError, read_settings, run_command
 
 # Makers' data sheets: dense bf16 TFLOP/s, memory in GB (10^9 bytes).
 DEVICES = {"H200": (989, 141), "H100": (989, 80), "A100": (312, 80), "A100-40": (312, 40), "L40S": (362, 48),
@@ -234,15 +234,8 @@ def parse(argv: list[str]) -> Settings:
     if name not in PRESETS:
         raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
     default = Settings(preset=name, model=PRESETS[name].model, optimizer=PRESETS[name].optimizer)
-    return tyro.cli(Settings, default=default, args=argv, description=__doc__, config=(tyro.conf.OmitArgPrefixes,),
-                    use_underscores=True)
+    return read_settings(Settings, __doc__, default, argv)
 
 
 if __name__ == "__main__":
-    try:
-        main(parse(sys.argv[1:]))
-    except InputError as problem:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
+    run_command(main, lambda: parse(sys.argv[1:]))

@@ -24,8 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from presets import DATA, InputError, run_command
+from presets import DATA, InputError, read_settings, run_command
 
 HERE = Path(__file__).resolve().parent
 SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
@@ -284,6 +283,5 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, for both sides
-    run_command(main, arguments)
+    run_command(main, lambda: read_settings(Settings, __doc__))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from presets import DATA, GPTConfig, InputError, run_command
+from presets import DATA, GPTConfig, InputError, read_settings, run_command
 
 
 @dataclass
@@ -371,5 +371,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    run_command(main, arguments)
+    run_command(main, lambda: read_settings(Settings, __doc__))

@@ -28,8 +28,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-from presets import DATA, InputError, run_command
+from presets import DATA, InputError, read_settings, run_command
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("tests", "speed", "memory", "generation", "race")
@@ -269,6 +268,5 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    run_command(main, arguments)
+    run_command(main, lambda: read_settings(Settings, __doc__))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from presets import InputError, run_command
+from presets import InputError, read_settings, run_command
 
 BATCH_POSITIONS = 8192  # padded positions of a batch
 HEAD_ROWS = 1024  # ending positions whose logits exist at once
@@ -192,5 +192,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    run_command(main, arguments)
+    run_command(main, lambda: read_settings(Settings, __doc__))

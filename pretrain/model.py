@@ -14,17 +14,19 @@ V vocabulary.
 
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
     import os
-    import sys
 
     # read when torch loads: huge pages for its allocations (1.2x on a CPU); threads that wait spin: 1.28x
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")
-    from presets import main_settings
+    from presets import parse, run_command
 
-    settings = main_settings(__doc__)
-    from loop import main
+    def train(settings):
+        """Import the rest, and do it."""
+        from loop import main
 
-    sys.exit(main(settings))
+        return main(settings)
+
+    run_command(train, lambda: parse(__doc__))
 
 import math
 

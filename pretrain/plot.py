@@ -10,13 +10,12 @@ it), and schedule.png (learning rate and gradient norm).
 import json
 import math
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from presets import InputError
+from presets import InputError, read_settings, run_command
 
 
 @dataclass
@@ -164,14 +163,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    arguments = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
-    try:
-        main(arguments)
-    except (InputError, OSError) as problem:
-        if arguments.debug:
-            raise
-        print(f"error: {problem}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    run_command(main, lambda: read_settings(Settings, __doc__))

@@ -8,6 +8,7 @@ al. 2023), Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon),
 """
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +171,12 @@ for _name, _settings in PRESETS.items():
     _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name
 
 
+def read_settings(kind: type, description: str, default=None, argv: list[str] | None = None):
+    """Command line -> settings of this dataclass."""
+    return tyro.cli(kind, default=default, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,),
+                    use_underscores=True)
+
+
 def parse(description: str, argv: list[str] | None = None) -> Settings:
     """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override."""
     argv = sys.argv[1:] if argv is None else argv
@@ -181,28 +188,29 @@ def parse(description: str, argv: list[str] | None = None) -> Settings:
             name = word.removeprefix("--preset=")
     if name not in PRESETS:
         raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
-    return tyro.cli(Settings, default=dataclasses.replace(PRESETS[name]), args=argv, description=description,
-                    config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    return read_settings(Settings, description, dataclasses.replace(PRESETS[name]), argv)
 
 
-def main_settings(description: str) -> Settings:
-    """Settings from the process's own command line; a mistake there ends it with status 2."""
+def run_command(main, read):
+    """main(read()) as a command, whose result is the exit status.
+
+    130 when interrupted; 2 with one line for a mistake (--debug: traceback); 141, as a shell has it, when the reader of
+    the output has left (`--help | head`).
+    """
     try:
-        return parse(description)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-def run_command(main, settings):
-    """main(settings) as a command: exits 130 when interrupted, 2 with one line for a mistake (--debug: traceback)."""
-    try:
-        main(settings)
+        try:
+            status = main(read())
+        finally:
+            sys.stdout.flush()
+        sys.exit(status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        sys.exit(141)
     except (InputError, OSError) as error:
-        if settings.debug:
+        if "--debug" in sys.argv:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
