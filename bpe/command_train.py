@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,7 +152,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
         options = {"pattern": pattern, "special_tokens": cuts, "errors": settings.errors, "progress": bar.update}
         parts = [fast.count(plain, threads=settings.threads or None, shard=shard, **options)] if plain else []
         if packed or not parts:
-            texts = (text for path in packed for text in _packed_texts(path, pattern, cuts, reading))
+            texts = (text for path in packed for text in _texts(path, pattern, cuts, reading))
             part = fast.count(texts, texts=True, **options)
             parts.append(dataclasses.replace(part, shard=shard))
     if len(parts) == 2:  # two parts of the same shard: merged() takes shards for parts of one corpus
@@ -173,28 +174,14 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
     return counts, None
 
 
-def _packed_texts(path: Path, pattern: str, cuts: tuple[str, ...], reading: text_files.Reading):
+def _texts(path: Path, pattern: str, cuts: tuple[str, ...], reading: text_files.Reading) -> Iterator[bytes]:
     """Texts of a .gz, .jsonl or standard input, each cut where no piece crosses."""
-    from counting import read_chunks
+    from counting import blocks
     from split import Cutter
 
     if text_files.is_jsonl(path):
-        for part, _ in text_files.documents(path, reading):
-            yield part
-        return
-    blocks = text_files.blocks(path, reading)
-    rest = b""
-
-    def read_into(view: memoryview) -> int:
-        nonlocal rest
-        rest = rest or next(blocks, b"")
-        size = min(len(view), len(rest))
-        view[:size] = rest[:size]
-        rest = rest[size:]
-        return size
-
-    for buffer, size, _ in read_chunks(read_into, Cutter(pattern, cuts), 1 << 62):
-        yield bytes(memoryview(buffer)[:size])
+        return (part for part, _ in text_files.documents(path, reading))
+    return blocks(text_files.blocks(path, reading), Cutter(pattern, cuts))
 
 
 def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:

@@ -218,6 +218,27 @@ def read_chunks(read_into: Callable, cutter: Cutter, left: int) -> Iterator[tupl
             filled = len(rest)
 
 
+def blocks(chunks: Iterable[str | bytes], cutter: Cutter) -> Iterator[bytes]:
+    """The text that the chunks make, in blocks of about CHUNK bytes, cut where no piece crosses."""
+    source = map(to_bytes, chunks)
+    rest = memoryview(b"")
+
+    def read_into(view: memoryview) -> int:
+        nonlocal rest
+        while not rest:
+            chunk = next(source, None)
+            if chunk is None:
+                return 0
+            rest = memoryview(chunk)
+        size = min(len(view), len(rest))
+        view[:size] = rest[:size]
+        rest = rest[size:]
+        return size
+
+    for buffer, size, _ in read_chunks(read_into, cutter, LONGEST**2):
+        yield bytes(memoryview(buffer)[:size])
+
+
 def safe_place(path: Path, size: int, offset: int, cutter: Cutter) -> int:
     """First place at or after `offset` where the file may be cut, its size if there is none or it is packed."""
     if offset <= 0:

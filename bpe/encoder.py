@@ -12,15 +12,16 @@ Text is cut at special tokens, then into pieces (scanner.py, or `regex` for othe
 
 import codecs
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
-from counting import BLOCK, CLASSES, LONGEST, SCANNERS, read_chunks
+from counting import BLOCK, CLASSES, LONGEST, SCANNERS, blocks
 from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
@@ -30,7 +31,7 @@ from word_table import FULL
 Specials = Collection[str] | Literal["all"]
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
-PARALLEL_FROM = 1 << 18  # bytes of text below which a second thread does not pay
+AT_ONCE = 1 << 19  # characters of text that are encoded at a time
 
 
 class PieceCache:
@@ -52,7 +53,14 @@ class PieceCache:
             np.zeros(3, np.int64),
         )
         self.ends = np.empty(BLOCK, np.int32)
-        self._out = np.empty(0, np.int32)
+        self._text, self._out = np.empty(0, np.uint8), np.empty(0, np.int32)
+
+    def padded(self, data: bytes) -> np.ndarray:
+        """uint8 [len(data) + PADDING at least]: a copy of the data; the next one takes its place."""
+        if len(self._text) < len(data) + PADDING:
+            self._text = np.empty(len(data) + len(data) // 2 + PADDING, np.uint8)
+        self._text[: len(data)] = np.frombuffer(data, np.uint8)
+        return self._text
 
     def room(self, size: int) -> np.ndarray:
         """int32 [size + PADDING at least] for ids, used again and again."""
@@ -117,7 +125,7 @@ class Tokenizer:
     ) -> np.ndarray:
         """Ids of the text, uint16 or (above 65,536 tokens) uint32 [tokens]; special tokens as in `encode`."""
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        return self._encode(to_bytes(text), allowed, disallowed, threads or self.threads)
+        return self._encode(text, allowed, disallowed, threads or self.threads)
 
     def encode_batch(
         self,
@@ -128,19 +136,12 @@ class Tokenizer:
     ) -> list[np.ndarray]:
         """Ids of each text, in order."""
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        texts = list(texts)
-        threads = min(threads or self.threads, max(1, len(texts)))
 
-        def work(number: int) -> list[np.ndarray]:
-            return [self._encode(to_bytes(text), allowed, disallowed) for text in texts[number::threads]]
+        def work(group: list[str | bytes]) -> list[np.ndarray]:
+            return [self._encode(text, allowed, disallowed) for text in group]
 
-        if threads == 1:
-            return work(0)
-        result: list = [None] * len(texts)
-        with ThreadPoolExecutor(threads) as pool:
-            for number, encoded in enumerate(pool.map(work, range(threads))):
-                result[number::threads] = encoded
-        return result
+        groups = in_order(work, grouped(texts, AT_ONCE), threads or self.threads)
+        return [ids for group in groups for ids in group]
 
     def encode_stream(
         self,
@@ -151,40 +152,13 @@ class Tokenizer:
     ) -> Iterator[np.ndarray]:
         """Ids of one text that comes in chunks, cut anywhere (an open file will do): the same ids as for the whole.
 
-        Memory is bounded by about a megabyte a thread and the longest piece, except under patterns that cannot be
+        Memory is bounded by some megabytes a thread and the longest piece, except under patterns that cannot be
         cut anywhere but at special tokens (`regex`, "none"). Errors about special tokens come when they are met.
         """
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        threads = threads or self.threads
         cutter = Cutter(self.vocabulary.pattern, allowed + disallowed)
-        source = iter(chunks)
-        rest = memoryview(b"")
-
-        def read_into(view: memoryview) -> int:
-            nonlocal rest
-            while not rest:
-                chunk = next(source, None)
-                if chunk is None:
-                    return 0
-                rest = memoryview(to_bytes(chunk))
-            size = min(len(view), len(rest))
-            view[:size] = rest[:size]
-            rest = rest[size:]
-            return size
-
-        blocks = (bytes(memoryview(b)[:n]) for b, n, _ in read_chunks(read_into, cutter, LONGEST**2))
-        if threads == 1:
-            for block in blocks:
-                yield self._encode(block, allowed, disallowed)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            waiting = []
-            for block in blocks:
-                waiting.append(pool.submit(self._encode, block, allowed, disallowed))
-                if len(waiting) > threads:
-                    yield waiting.pop(0).result()
-            for future in waiting:
-                yield future.result()
+        work = partial(self._encode_block, allowed=allowed, disallowed=disallowed)
+        return in_order(work, blocks(chunks, cutter), threads or self.threads)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of the ids. Raises InputError for a number that is no id."""
@@ -224,18 +198,10 @@ class Tokenizer:
         allowed = list(known) if allowed == "all" else list(allowed)
         return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
-    def _cuts(self, data: bytes, threads: int, specials: list[str]) -> list[int]:
-        """Places that divide the data into about equal runs, one for each thread, at most."""
-        if threads == 1 or len(data) < PARALLEL_FROM or self._scan is None:
-            return [0, len(data)]
-        cutter = Cutter(self.vocabulary.pattern, specials)
-        cuts = {cutter.last_cut(data, len(data) * k // threads) for k in range(1, threads)}
-        return sorted(cuts | {0, len(data)})
-
     def _parts(self, data: bytes, allowed: list[str], disallowed: list[str]) -> list[tuple[int, int, str | None]]:
         """(start, end, special token or None) over all of `data`. Raises InputError for a disallowed one."""
         if len(data) > LONGEST:
-            raise InputError(f"text: {len(data):,} bytes at once are more than 2 GiB; use encode_stream")
+            raise InputError(f"text: {len(data):,} bytes without a place to cut; at most 2 GiB can be encoded at once")
         parts = split_specials(data, allowed) if allowed else [(0, len(data), None)]
         for text in disallowed:
             token = to_bytes(text)
@@ -246,71 +212,95 @@ class Tokenizer:
                 )
         return parts
 
-    def _encode(self, data: bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:
-        """Ids of bytes."""
-        parts = self._parts(data, allowed, disallowed)
-        cuts = self._cuts(data, threads, allowed)
-        result = np.empty(len(data), self.dtype)  # room that is not used is never touched
-        if len(cuts) == 2:
-            sizes = [self._encode_run(data, parts, 0, len(data), result)]
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                work = [pool.submit(self._encode_run, data, parts, a, b, result[a:b]) for a, b in pairwise(cuts)]
-                sizes = [future.result() for future in work]
-        at = 0
-        for start, n in zip(cuts, sizes, strict=False):
-            if start > at:
-                result[at : at + n] = result[start : start + n]
-            at += n
-        result.resize(at, refcheck=False)
-        return result
+    def _encode(self, text: str | bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:
+        """Ids of one text. A long str is not made UTF-8 as a whole, but by each thread what it is to encode next."""
+        if len(text) <= AT_ONCE:
+            return self._encode_block(to_bytes(text), allowed, disallowed)
 
-    def _encode_run(self, data: bytes, parts: list[tuple], low: int, high: int, result: np.ndarray) -> int:
-        """Write the ids of data[low:high], which cuts no special token; how many."""
+        def work(span: tuple[int, int]) -> np.ndarray:
+            return self._encode_block(to_bytes(text[slice(*span)]), allowed, disallowed)
+
+        spans = Cutter(self.vocabulary.pattern, allowed + disallowed).spans(text, AT_ONCE)
+        return joined(in_order(work, spans, threads), len(text), self.dtype)
+
+    def _encode_block(self, data: bytes, allowed: list[str], disallowed: list[str]) -> np.ndarray:
+        """Ids of text that no piece and no special token crosses the ends of."""
+        parts = self._parts(data, allowed, disallowed)
         try:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        at = 0
+        text = cache.padded(data)
+        ids, at = np.empty(len(data), self.dtype), 0
         for start, end, special in parts:
-            start, end = max(start, low), min(end, high)
-            if start >= end:
-                continue
             if special is not None:
-                result[at] = self.vocabulary.special_tokens[special]
+                ids[at] = self.vocabulary.special_tokens[special]
                 at += 1
                 continue
-            for text, first, ends in self._pieces(data, start, end, cache.ends):
+            for first, ends in self._pieces(text, start, end, cache.ends):
                 out = cache.room(int(ends[-1]) - first)
                 n = encode_pieces(text, first, ends, out, cache.arrays, self._rules, BYTE_MASKS)
-                result[at : at + n] = out[:n]
+                ids[at : at + n] = out[:n]
                 at += n
         self._caches.append(cache)
-        return at
+        ids.resize(at, refcheck=False)
+        return ids
 
-    def _pieces(
-        self, data: bytes, start: int, end: int, room: np.ndarray
-    ) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
-        """The pieces of data[start:end], some at a time: (text, start of the first piece, ends of all) within the text.
+    def _pieces(self, text: np.ndarray, start: int, end: int, room: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """The pieces of text[start:end], some at a time: (start of the first one, where each ends)."""
+        if self._scan is None:
+            ends = piece_ends(text[start:end].tobytes(), self.vocabulary.pattern)
+            if ends:
+                yield start, np.array(ends, np.int32) + start
+            return
+        state, first = new_state(start), start
+        while state[AT] < end:
+            found = self._scan(text, state, end, CLASSES, room)
+            if found:
+                yield first, room[:found]
+                first = int(room[found - 1])
 
-        The kernels read a little beyond the last piece. `data` itself will do where more of it follows: only its last
-        bytes are copied.
-        """
-        cut = end
-        if end + PADDING > len(data):
-            cut = max(start, Cutter(self.vocabulary.pattern).last_cut(data, len(data) - PADDING))
-        rest = np.frombuffer(data[cut:end] + bytes(PADDING), np.uint8)
-        for text, at, stop in ((np.frombuffer(data, np.uint8), start, cut), (rest, 0, end - cut)):
-            if self._scan is None and stop > at:
-                ends = piece_ends(text[at:stop].tobytes(), self.vocabulary.pattern)
-                yield text, at, np.array(ends, np.int32) + at
-                continue
-            state, first = new_state(at), at
-            while state[AT] < stop:
-                found = self._scan(text, state, stop, CLASSES, room)
-                if found:
-                    yield text, first, room[:found]
-                    first = int(room[found - 1])
+
+def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:
+    """work(item) of each item, in order; with several threads up to two items a thread ahead."""
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:  # so that no thread runs dry while the next item is made
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def grouped(texts: Iterable[str | bytes], size: int) -> Iterator[list[str | bytes]]:
+    """Texts that follow each other in lists, each (but the last) of `size` characters or more together."""
+    group, total = [], 0
+    for text in texts:
+        group.append(text)
+        total += len(text)
+        if total >= size:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
+
+
+def joined(parts: Iterable[np.ndarray], size: int, dtype: np.dtype) -> np.ndarray:
+    """All parts end to end. `size` is about how many numbers they are; room that is not used is never touched."""
+    result, at = np.empty(size, dtype), 0
+    for part in parts:
+        if at + len(part) > len(result):
+            larger = np.empty(2 * (at + len(part)), dtype)
+            larger[:at] = result[:at]
+            result = larger
+        result[at : at + len(part)] = part
+        at += len(part)
+    result.resize(at, refcheck=False)
+    return result
 
 
 class StreamingDecoder:

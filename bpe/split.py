@@ -26,7 +26,8 @@ PATTERN_OF = {
 }
 SECONDS_AT_LEAST = 5
 SECONDS_PER_MEGABYTE = 20  # time that `regex` may take; the named patterns need about 0.4
-ASCII_SPACES = b"\t\n\v\f\r "
+IS_SPACE = np.zeros(256, bool)  # of a byte: whether it is white space of ASCII
+IS_SPACE[list(b"\t\n\v\f\r ")] = True
 
 
 def to_bytes(text: str | bytes) -> bytes:
@@ -146,12 +147,34 @@ class Cutter:
             high, step = low - 1, step * 8
         return 0
 
+    def spans(self, text: str | bytes, size: int) -> Iterator[tuple[int, int]]:
+        """(start, end) of parts of a text in memory, each cut at the first safe place after `size` characters."""
+        start = 0
+        while start < len(text):
+            end = self._place_after(text, start + size)
+            yield start, end
+            start = end
+
+    def _place_after(self, text: str | bytes, at: int) -> int:
+        """First safe place at or after `at`, the end of the text if there is none. In characters, if it is a str."""
+        margin, window = self.reach + 4, 64
+        start = max(0, at - margin)
+        while at < len(text):
+            data = to_bytes(text[start : at + window])
+            whole = at + window >= len(text)
+            for p in self.cuts(data, len(to_bytes(text[start:at])), len(data) - (1 if whole else margin)):
+                return start + (len(data[:p].decode("utf-8", "surrogatepass")) if isinstance(text, str) else p)
+            if whole:
+                break
+            window *= 8
+        return len(text)
+
     def _at_spaces(self, data, low, high) -> list[int]:
         low = max(low, 1)
         window = np.frombuffer(data, np.uint8, max(high + 1 - (low - 1), 0), low - 1) if high >= low else []
         if len(window) < 2:
             return []
-        space = np.isin(window, np.frombuffer(ASCII_SPACES, np.uint8))
+        space = IS_SPACE[window]
         line_break = (window == 10) | (window == 13)
         before, after = slice(None, -1), slice(1, None)
         good = space[after] & ~space[before]

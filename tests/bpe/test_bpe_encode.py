@@ -201,6 +201,25 @@ def test_threads_and_batches_give_the_same_ids(gpt2):
     assert all(results[n] == gpt2.encode(texts[n] * 50) for n in range(8))
 
 
+@pytest.mark.parametrize("characters", ["ascii", "é", "中文’", "👩\u200d👧𝟙", "\ud800"])
+def test_long_text_is_encoded_in_blocks(gpt2, oracle, monkeypatch, characters):
+    """Python keeps a str in 1, 2 or 4 bytes a character, whatever the widest one needs."""
+    text = "".join(f"It's {n}{characters * (n % 5)} and\n\n  more{END * (n % 7 == 0)}" for n in range(400)) + "x" * 2000
+    data = text.encode("utf-8", "surrogatepass")
+    expected = gpt2.encode(data, allowed_special="all")  # at once
+    if characters != "\ud800":  # tiktoken would put U+FFFD
+        assert expected == oracle.encode(text, allowed_special="all")
+    monkeypatch.setattr("encoder.AT_ONCE", 50)
+    monkeypatch.setattr("counting.CHUNK", 300)
+    for threads in (1, 2, 5):
+        for same in (text, data, bytearray(data)):
+            assert gpt2.encode_array(same, allowed_special="all", threads=threads).tolist() == expected
+        batch = gpt2.encode_batch(iter(["", text, "", data]), allowed_special="all", threads=threads)
+        assert [ids.tolist() for ids in batch] == [[], expected, [], expected]
+        with pytest.raises(InputError, match="special token"):
+            gpt2.encode_array(text, threads=threads)
+
+
 def test_known_pieces_run_out_of_room_gracefully(monkeypatch):
     monkeypatch.setattr("encoder.KNOWN_BITS", 4)
     monkeypatch.setattr("encoder.LONGER_BITS", 4)

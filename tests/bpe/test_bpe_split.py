@@ -10,7 +10,7 @@ from bit_masks import PADDING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
-from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials
+from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials, to_bytes
 from vocabulary import InputError
 
 CLASSES = character_classes()
@@ -116,9 +116,13 @@ def test_every_safe_cut_splits_as_the_whole_does(text, pattern):
             result += split_pieces(part[start:end], pattern) if special is None else [special.encode()]
         return result
 
-    whole = pieces(data)
-    for p in Cutter(pattern, specials).cuts(data, 0, len(data) - 1):
+    whole, cutter = pieces(data), Cutter(pattern, specials)
+    for p in cutter.cuts(data, 0, len(data) - 1):
         assert pieces(data[:p]) + pieces(data[p:]) == whole
+    for same in (data, data.decode()):
+        spans = list(cutter.spans(same, 5))
+        assert [piece for a, b in spans for piece in pieces(to_bytes(same[a:b]))] == whole
+        assert all(b - a >= 5 for a, b in spans[:-1])
 
 
 def test_text_the_pattern_skips_is_kept():
