@@ -32,10 +32,13 @@ Command = (
 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and status 2."""
-    command = tyro.cli(Command, default=Demo(), description=__doc__, use_underscores=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
     try:
-        sys.modules[type(command).__module__].run(command)
+        try:
+            command = tyro.cli(Command, default=Demo(), description=__doc__, use_underscores=True)
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
+            sys.modules[type(command).__module__].run(command)
+        finally:
+            sys.stdout.flush()  # here, where it is known what to do if nobody reads on
     except InputError as error:
         sys.exit(_complain(str(error)))
     except BrokenPipeError:  # the reader of our output has seen enough

@@ -270,6 +270,11 @@ def test_interrupted_training_leaves_the_old_tokenizer(place, number, status):
 
 
 def test_output_cut_short_by_the_reader_is_no_error(place):
-    command = f"'{sys.executable}' '{ROOT}/bpe/run.py' encode '{place}/text.txt' --ordinary | head -c 5"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
-    assert done.stderr == "" and len(done.stdout) == 5
+    for command, reader, shown in (
+        (f"encode '{place}/text.txt' --ordinary", "head -c 5", 5),
+        ("encode --text short", "true", 0),
+        ("bench --help", "true", 0),
+    ):
+        command = f"'{sys.executable}' '{ROOT}/bpe/run.py' {command} | {reader}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.stderr == "" and len(done.stdout) == shown
