@@ -30,6 +30,9 @@ from instructions import render
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
 
+# oneDNN keeps what it made for the last 1,024 shapes; every packed batch has a length of its own: 450 MB for nothing.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+
 
 class Diverged(RuntimeError):  # noqa: N818
     """The loss or the gradient is not finite; the weights are those before the bad update."""
