@@ -32,6 +32,7 @@ SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
               "--embedding_std=0.02", "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
+OUR_RECIPE = ["--lr=1e-2", "--muon_lr=0.04", "--schedule=linear", "--min_lr=0"]  # no primers to keep: higher rates
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
@@ -268,7 +269,7 @@ def main(settings: Settings):
             if case == "generation":
                 result = generation(settings, scratch)
             elif case.startswith("loss"):
-                flags = [] if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
+                flags = OUR_RECIPE if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
                 result = training_loss(flags, settings, scratch)
             else:
                 shape, who = case.split("_", 1)
