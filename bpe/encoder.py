@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
-from counting import BLOCK, CLASSES, LONGEST, SCANNERS, blocks
+from counting import CLASSES, LONGEST, SCANNERS, blocks
 from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
@@ -32,6 +32,7 @@ Specials = Collection[str] | Literal["all"]
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
 AT_ONCE = 1 << 19  # characters of text that are encoded at a time
+PIECES = 1 << 17  # pieces found at a time: most that many characters have, so that threads seldom wait for the GIL
 
 
 class PieceCache:
@@ -52,7 +53,7 @@ class PieceCache:
             np.empty(words * 16, np.int32),
             np.zeros(3, np.int64),
         )
-        self.ends = np.empty(BLOCK, np.int32)
+        self.ends = np.empty(PIECES, np.int32)
         self._text, self._out = np.empty(0, np.uint8), np.empty(0, np.int32)
 
     def padded(self, data: bytes) -> np.ndarray:
