@@ -118,7 +118,7 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
             n += 1
         start = ends[w]
 
-    # the tokens' bytes: one occurrence of each, in `text`
+    # the tokens' sizes, and for the tie rule that compares them their bytes: one occurrence of each, in `text`
     vocab = 256 + merges_wanted
     token_at = np.empty(vocab, np.int64)
     token_size = np.empty(vocab, np.int64)
@@ -221,14 +221,15 @@ def merge_words(data, ends, counts, id_of_byte, ties, forced, merges_wanted, mer
         merges[m, 0], merges[m, 1] = a, b
         size_a, size_b = token_size[a], token_size[b]
         size = size_a + size_b
-        if text_size + size > text.shape[0]:
-            text = grown(text, text_size + size)
-        for k in range(size_a):
-            text[text_size + k] = text[token_at[a] + k]
-        for k in range(size_b):
-            text[text_size + size_a + k] = text[token_at[b] + k]
         token_at[new], token_size[new] = text_size, size
-        text_size += size
+        if ties == GREATEST_BYTES:
+            if text_size + size > text.shape[0]:
+                text = grown(text, text_size + size)
+            for k in range(size_a):
+                text[text_size + k] = text[token_at[a] + k]
+            for k in range(size_b):
+                text[text_size + size_a + k] = text[token_at[b] + k]
+            text_size += size
 
         # replace it everywhere; new pairs go to born_slot, born_place
         first_born = n_slots
