@@ -32,7 +32,7 @@ Specials = Collection[str] | Literal["all"]
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
 AT_ONCE = 1 << 19  # characters of text that are encoded at a time
-PIECES = 1 << 17  # pieces found at a time: most that many characters have, so that threads seldom wait for the GIL
+PIECES = 1 << 17  # found at a time: most texts have fewer in that many characters, so threads seldom wait for the GIL
 
 
 class PieceCache:
@@ -263,7 +263,7 @@ class Tokenizer:
 
 
 def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:
-    """work(item) of each item, in order; with several threads up to two items a thread ahead."""
+    """work(item) of each item, in order; with several threads a few items ahead of the one that is waited for."""
     if threads == 1:
         yield from map(work, items)
         return
@@ -271,7 +271,7 @@ def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:
         waiting = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * threads:  # so that no thread runs dry while the next item is made
+            if len(waiting) > threads + 2:  # so that no thread runs dry while the next item is made
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
