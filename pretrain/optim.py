@@ -39,8 +39,12 @@ def make_optimizers(model: nn.Module, settings) -> list[torch.optim.Optimizer]:
     rest = [p for p in model.parameters() if p not in matrices]
     groups = [{"params": [p for p in rest if p.dim() >= 2], "weight_decay": settings.weight_decay},
               {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0}]
-    optimizers = [torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr,
-                                    betas=(settings.beta1, settings.beta2), fused=True)]
+    adamw = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, fused=True,
+                              betas=(settings.beta1, settings.beta2))
+    for p in rest:  # not in the first step, where they would lie between its activations and cut the heap to pieces
+        adamw.state[p] = {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
+                          "exp_avg_sq": torch.zeros_like(p)}
+    optimizers = [adamw]
     if matrices:
         optimizers.append(Muon(matrices, settings.muon_lr, settings.momentum, settings.weight_decay, model.dtype))
     for optimizer in optimizers:
