@@ -14,11 +14,12 @@ def reference(x, w, targets, vocabulary, z_loss):
     return value, value + z_loss * z
 
 
-@pytest.mark.parametrize("chunk", [2**26, 2**12])
+@pytest.mark.parametrize(("chunk", "rows"), [(2**26, 2**12), (2**12, 50)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
-def test_value_and_gradients(monkeypatch, dtype, chunk, z_loss):
+def test_value_and_gradients(monkeypatch, dtype, chunk, rows, z_loss):
     monkeypatch.setitem(module.LOGITS, "cpu", chunk)
+    monkeypatch.setitem(module.ROWS, "cpu", rows)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(57, 24, generator=generator).to(dtype).requires_grad_()
     w = torch.randn(128, 24, generator=generator).requires_grad_()
