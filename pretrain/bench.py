@@ -169,7 +169,7 @@ def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
     command = [sys.executable, HERE / "model.py", "--preset", "stories", "--data", settings.tokens, "--out",
                scratch / "run", "--minutes", str(settings.minutes), "--max_steps", "0", "--sample_every", "0",
                "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", "--curriculum", "0",
-               *flags]
+               "--block_size", "256", "--micro_batch", "8", *flags]
     began, cpu = time.monotonic(), os.times()
     subprocess.run([str(word) for word in command], check=True)
     seconds, after = time.monotonic() - began, os.times()
