@@ -231,7 +231,7 @@ def generation(settings: Settings, scratch: Path) -> dict:
 
 
 def summary(results: dict) -> str:
-    """The table of issue 4 from what has been measured so far."""
+    """What has been measured so far, beside the goals."""
     lines = []
     for shape in ("d384", "124m"):
         ours = results.get(f"{shape}_ours")
