@@ -261,13 +261,13 @@ def test_a_million_repeats_take_linear_time(gpt2, oracle, unit):
     seconds = []
     for repeats in (1_000_000, 2_000_000):
         text, best = unit * repeats, 1e9
-        for _ in range(2):
+        for _ in range(4):
             start = time.process_time()
             ids = gpt2.encode_array(text)
             best = min(best, time.process_time() - start)
         seconds.append(best)
         assert gpt2.decode(ids) == text
-    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
+    assert seconds[1] < 3 * seconds[0] + 0.1, seconds  # quadratic would be hours
     assert gpt2.encode(unit * 900) == oracle.encode(unit * 900)
 
 
