@@ -12,7 +12,7 @@ import numba
 import numpy as np
 import torch
 from attention import attention
-from cpu_kernels import FAST, array, exp, greatest, load, store
+from cpu_kernels import FAST, array, exp, greatest, load, store, use_threads
 from cpu_layers import sigmoid
 from decoder import Decoder
 from numba import njit, prange
@@ -190,7 +190,10 @@ class CPUDecoder(Decoder):
         self.mask = self.visible() if self.shape[1] > 1 else None
         # PyTorch's threads and numba's are different ones: while the first multiply, the others stay asleep
         several = self.shape == (1, 1) or self.keys[0][:, :, :end].size >= SEVERAL
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS) if several else 1)
+        if several:
+            use_threads()
+        else:
+            numba.set_num_threads(1)
         return array(x)
 
     def add_norm(self, x, branch, norm):

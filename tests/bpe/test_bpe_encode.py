@@ -267,7 +267,7 @@ def test_a_million_repeats_take_linear_time(gpt2, oracle, unit):
             best = min(best, time.process_time() - start)
         seconds.append(best)
         assert gpt2.decode(ids) == text
-    assert seconds[1] < 3 * seconds[0] + 0.1, seconds  # quadratic would be hours
+    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
     assert gpt2.encode(unit * 900) == oracle.encode(unit * 900)
 
 
