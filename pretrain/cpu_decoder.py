@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from attention import attention
 from cpu_kernels import FAST, array, exp, greatest, load, store, use_threads
-from cpu_layers import sigmoid
+from cpu_layers import normed, rotate, sigmoid
 from decoder import Decoder
 from numba import njit, prange
 
@@ -66,7 +66,7 @@ def _add_norm(x, branch, gain, bias, eps, centred, post, y):
 @njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
 def _heads(qkv, positions, slot, q_gain, k_gain, eps, cos, sin, q, keys, values):
     B, H, T, D = q.shape
-    K, half = keys.shape[1], D // 2
+    K = keys.shape[1]
     for i in prange(B * T):
         b, t = i // T, i % T
         wide = np.empty(D, np.float32)
@@ -74,21 +74,9 @@ def _heads(qkv, positions, slot, q_gain, k_gain, eps, cos, sin, q, keys, values)
             row = qkv[i, h * D:(h + 1) * D]
             out = q[b, h, t] if h < H else keys[b, h - H, slot + t]
             gain = q_gain if h < H else k_gain
-            for j in range(D):
-                wide[j] = load(row, j)
-            if len(gain):
-                squares = np.float32(0)
-                for j in range(D):
-                    squares += wide[j] * wide[j]
-                scale = np.float32(1 / math.sqrt(squares / D + eps))
-                for j in range(D):
-                    wide[j] *= scale * gain[j]
+            normed(row, gain, eps, wide)
             if len(cos):
-                c, s = cos[positions[b, t]], sin[positions[b, t]]
-                for j in range(half):
-                    store(out, j, wide[j] * c[j] - wide[j + half] * s[j])
-                for j in range(half):
-                    store(out, j + half, wide[j + half] * c[j] + wide[j] * s[j])
+                rotate(wide, cos[positions[b, t]], sin[positions[b, t]], out)
             else:
                 for j in range(D):
                     store(out, j, wide[j])

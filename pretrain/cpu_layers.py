@@ -76,9 +76,34 @@ def _swiglu_backward(x, dy, dx):
             store(dup, j, d * g * s)
 
 
+@njit(inline="always", fastmath=FAST)
+def normed(row, gain, eps, out):
+    """Write a head's numbers (D,), by its RMS norm if there is a gain, to fp32."""
+    D = len(out)
+    for j in range(D):
+        out[j] = load(row, j)
+    if len(gain):
+        squares = np.float32(0)
+        for j in range(D):
+            squares += out[j] * out[j]
+        scale = np.float32(1 / math.sqrt(squares / D + eps))
+        for j in range(D):
+            out[j] *= scale * gain[j]
+
+
+@njit(inline="always", fastmath=FAST)
+def rotate(head, c, s, out):
+    """Store a head (D,), its halves turned by the angles of cosines c and sines s (D / 2,)."""
+    half = len(head) // 2
+    for j in range(half):
+        store(out, j, head[j] * c[j] - head[j + half] * s[j])
+    for j in range(half):
+        store(out, j + half, head[j + half] * c[j] + head[j] * s[j])
+
+
 @njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
 def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
-    N, D, half = len(x), q.shape[2], q.shape[2] // 2
+    N, D = len(x), q.shape[2]
     H, K = len(q) * T // N, len(k) * T // N
     for block in prange(-(-N // ROWS)):
         scaled = np.empty(D, np.float32)
@@ -88,19 +113,8 @@ def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
                 row = x[i, h * D:(h + 1) * D]
                 out = q[b * H + h, t] if h < H else k[b * K + h - H, t]
                 gain = q_gain if h < H else k_gain
-                for j in range(D):
-                    scaled[j] = load(row, j)
-                if len(gain):
-                    squares = np.float32(0)
-                    for j in range(D):
-                        squares += scaled[j] * scaled[j]
-                    scale = np.float32(1 / math.sqrt(squares / D + eps))
-                    for j in range(D):
-                        scaled[j] *= scale * gain[j]
-                for j in range(half):
-                    store(out, j, scaled[j] * cos[t, j] - scaled[j + half] * sin[t, j])
-                for j in range(half):
-                    store(out, j + half, scaled[j + half] * cos[t, j] + scaled[j] * sin[t, j])
+                normed(row, gain, eps, scaled)
+                rotate(scaled, cos[t], sin[t], out)
             for h in range(K):
                 v[b * K + h, t] = x[i, (H + K + h) * D:(H + K + h + 1) * D]
 
