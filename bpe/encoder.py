@@ -15,7 +15,6 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from counting import CLASSES, LONGEST, SCANNERS, blocks
 from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from utf8 import write_utf8
 from vocabulary import InputError, Vocabulary
 from word_table import FULL
 
@@ -56,12 +56,15 @@ class PieceCache:
         self.ends = np.empty(PIECES, np.int32)
         self._text, self._out = np.empty(0, np.uint8), np.empty(0, np.int32)
 
-    def padded(self, data: bytes) -> np.ndarray:
-        """uint8 [len(data) + PADDING at least]: a copy of the data; the next one takes its place."""
-        if len(self._text) < len(data) + PADDING:
-            self._text = np.empty(len(data) + len(data) // 2 + PADDING, np.uint8)
-        self._text[: len(data)] = np.frombuffer(data, np.uint8)
-        return self._text
+    def load(self, text: str | bytes, start: int, end: int) -> tuple[np.ndarray, int]:
+        """uint8 [bytes + PADDING at least] and the number of bytes: the UTF-8 of text[start:end], until the next."""
+        most = (4 if isinstance(text, str) else 1) * (end - start)
+        if len(self._text) < most + PADDING:
+            self._text = np.empty(most + PADDING, np.uint8)
+        if isinstance(text, str):
+            return self._text, write_utf8(str(text), start, end, self._text)  # str: numba knows no classes made of it
+        self._text[:most] = np.frombuffer(text, np.uint8)[start:end]
+        return self._text, most
 
     def room(self, size: int) -> np.ndarray:
         """int32 [size + PADDING at least] for ids, used again and again."""
@@ -158,7 +161,10 @@ class Tokenizer:
         """
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
         cutter = Cutter(self.vocabulary.pattern, allowed + disallowed)
-        work = partial(self._encode_block, allowed=allowed, disallowed=disallowed)
+
+        def work(block: bytes) -> np.ndarray:
+            return self._encode_part(block, 0, len(block), allowed, disallowed)
+
         return in_order(work, blocks(chunks, cutter), threads or self.threads)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -199,52 +205,55 @@ class Tokenizer:
         allowed = list(known) if allowed == "all" else list(allowed)
         return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
-    def _parts(self, data: bytes, allowed: list[str], disallowed: list[str]) -> list[tuple[int, int, str | None]]:
-        """(start, end, special token or None) over all of `data`. Raises InputError for a disallowed one."""
-        if len(data) > LONGEST:
-            raise InputError(f"text: {len(data):,} bytes without a place to cut; at most 2 GiB can be encoded at once")
-        parts = split_specials(data, allowed) if allowed else [(0, len(data), None)]
-        for text in disallowed:
-            token = to_bytes(text)
-            if any(special is None and data.find(token, start, end) >= 0 for start, end, special in parts):
+    def _parts(
+        self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]
+    ) -> list[tuple[int, int, str | None]]:
+        """(start, end, special token or None) over all of data[:size]. Raises InputError for a disallowed one."""
+        if size > LONGEST:
+            raise InputError(f"text: {size:,} bytes without a place to cut; at most 2 GiB can be encoded at once")
+        if not allowed and not disallowed:
+            return [(0, size, None)]
+        text = data[:size].tobytes()
+        parts = split_specials(text, allowed)
+        for special in disallowed:
+            token = to_bytes(special)
+            if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
                 raise InputError(
-                    f"the text contains the special token {text!r}: allow it with allowed_special, "
+                    f"the text contains the special token {special!r}: allow it with allowed_special, "
                     "or take it as plain text with disallowed_special=()"
                 )
         return parts
 
     def _encode(self, text: str | bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:
-        """Ids of one text. A long str is not made UTF-8 as a whole, but by each thread what it is to encode next."""
-        if len(text) <= AT_ONCE:
-            return self._encode_block(to_bytes(text), allowed, disallowed)
+        """Ids of one text, a long one in parts."""
 
         def work(span: tuple[int, int]) -> np.ndarray:
-            return self._encode_block(to_bytes(text[slice(*span)]), allowed, disallowed)
+            return self._encode_part(text, *span, allowed, disallowed)
 
+        if len(text) <= AT_ONCE:
+            return work((0, len(text)))
         spans = Cutter(self.vocabulary.pattern, allowed + disallowed).spans(text, AT_ONCE)
         return joined(in_order(work, spans, threads), len(text), self.dtype)
 
-    def _encode_block(self, data: bytes, allowed: list[str], disallowed: list[str]) -> np.ndarray:
-        """Ids of text that no piece and no special token crosses the ends of."""
-        parts = self._parts(data, allowed, disallowed)
+    def _encode_part(
+        self, text: str | bytes, start: int, end: int, allowed: list[str], disallowed: list[str]
+    ) -> np.ndarray:
+        """Ids of text[start:end], which no piece and no special token crosses the ends of."""
         try:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        text = cache.padded(data)
-        ids, at = np.empty(len(data), self.dtype), 0
-        for start, end, special in parts:
+        data, size = cache.load(text, start, end)
+        out, at = cache.room(size), 0
+        for begin, stop, special in self._parts(data, size, allowed, disallowed):
             if special is not None:
-                ids[at] = self.vocabulary.special_tokens[special]
+                out[at] = self.vocabulary.special_tokens[special]
                 at += 1
                 continue
-            for first, ends in self._pieces(text, start, end, cache.ends):
-                out = cache.room(int(ends[-1]) - first)
-                n = encode_pieces(text, first, ends, out, cache.arrays, self._rules, BYTE_MASKS)
-                ids[at : at + n] = out[:n]
-                at += n
+            for first, ends in self._pieces(data, begin, stop, cache.ends):
+                at += encode_pieces(data, first, ends, out[at:], cache.arrays, self._rules, BYTE_MASKS)
+        ids = out[:at].astype(self.dtype)
         self._caches.append(cache)
-        ids.resize(at, refcheck=False)
         return ids
 
     def _pieces(self, text: np.ndarray, start: int, end: int, room: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

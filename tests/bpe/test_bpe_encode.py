@@ -321,3 +321,9 @@ def test_works_without_a_writable_cache(tmp_path):
     )
     assert done.stdout == "None 42\n", done.stderr
     assert "no writable cache" in done.stderr
+
+
+def test_other_kinds_of_text(gpt2):
+    expected = gpt2.encode_array("naïve 北京")
+    for same in (np.str_("naïve 北京"), bytearray("naïve 北京".encode()), type("Text", (str,), {})("naïve 北京")):
+        assert np.array_equal(gpt2.encode_array(same), expected)
