@@ -1,5 +1,5 @@
 """Compiled loops for the CPU, where PyTorch takes several passes or a slow one: cross-entropy, activations, RMS norm,
-and their gradients, in fp32 inside whatever the rows are stored in (bf16 or fp32).
+their gradients, and sums of scattered rows, in fp32 inside whatever the rows are stored in (bf16 or fp32).
 
 Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
 even. numba keeps the machine code in __pycache__; the first call ever compiles for some seconds.
@@ -71,7 +71,7 @@ def _store(row, i, value):
 
 # Reorder sums and contract to fused multiply-add, but keep NaN and infinity: the loss must show them.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
-PARALLEL_FROM = 2**23  # elements; about 8 ms of one thread
+PARALLEL_FROM = 2**14  # elements; some 10 us of one thread, what it takes to wake another
 LOOP = {"parallel": True, "fastmath": FAST, "cache": True, "nogil": True}
 
 
@@ -167,12 +167,27 @@ def _rms_norm_backward(x, g, d_x, weight, inverse, d_weight):
                 store(out, j, r * (load(grad, j) * load(weight, j) - load(row, j) * share))
 
 
+@njit(**LOOP)
+def _add_rows(total, places, part):
+    for h in prange(len(total)):
+        for i in range(len(places)):
+            row, added = total[h, places[i]], part[h, i]
+            for d in range(len(row)):
+                store(row, d, load(row, d) + load(added, d))
+
+
 def cross_entropy_(logits: Tensor, targets: Tensor, gradient: bool) -> Tensor:
     """Cross-entropies (N,) of logits (N, V); with `gradient`, the logits become softmax - one-hot in place."""
     nats = np.empty(len(logits), np.float32)
     use_threads(logits.numel())
     _cross_entropy(array(logits), targets.numpy(), nats, gradient)
     return torch.from_numpy(nats)
+
+
+def add_rows_(total: Tensor, places: Tensor, part: Tensor):
+    """total[h, places[i]] += part[h, i], as index_add_: total (H, N, D), places (P,) int64, part (H, P, D)."""
+    use_threads(part.numel())
+    _add_rows(array(total), places.numpy(), array(part))
 
 
 class Gate(torch.autograd.Function):
@@ -228,10 +243,9 @@ class RMSNorm(torch.autograd.Function):
 
 
 def use_threads(elements: int):
-    """As many threads as PyTorch uses for a large loop, the calling one alone for a small one.
+    """As many threads as PyTorch uses, for a small loop the calling one alone.
 
-    numba's threads are not PyTorch's. Once woken, they compete with those for the cores (OMP_WAIT_POLICY=ACTIVE: for
-    good, waiting), so a model whose loops all are small never wakes them.
+    They are PyTorch's own threads: numba's loops find the OpenMP library that torch has loaded for all (NOTES.md).
     """
     several = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
     numba.set_num_threads(several if elements >= PARALLEL_FROM else 1)

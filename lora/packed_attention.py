@@ -59,10 +59,10 @@ def packed_causal_attention(
     if torch.is_autocast_enabled(q.device.type):
         q, k, v = (t.to(torch.get_autocast_dtype(q.device.type)) for t in (q, k, v))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-    short = dropout == 0 and q.dtype in (torch.bfloat16, torch.float16)
-    if short and q.is_cuda:
+    plain = dropout == 0
+    if plain and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16):
         out = flash_attention(q, k, v, layout, scale, window)
-    elif short:
+    elif plain and not q.is_cuda and q.dtype == torch.bfloat16:
         out = ShortAttention.apply(q, k, v, layout, scale, window)
     else:
         out = grouped_attention(q, k, v, layout, scale, dropout, window)
@@ -122,6 +122,8 @@ class ShortAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         """Gradients of query, key and value for g (H, N, D)."""
+        from cpu_loops import add_rows_
+
         g, gradients = g.contiguous(), torch.zeros(3, *g.shape, dtype=g.dtype)
         for i, group in enumerate(ctx.layout.groups):
             q, k, v, p = ctx.saved_tensors[4 * i : 4 * i + 4]
@@ -132,8 +134,8 @@ class ShortAttention(torch.autograd.Function):
             dp = torch.bmm(padded, v.transpose(1, 2))
             ds = torch._softmax_backward_data(dp, p, -1, dp.dtype).mul_(ctx.scale)
             parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(p.transpose(1, 2), padded)
-            for total, part in zip(gradients, parts, strict=True):
-                total.index_add_(1, group.gather, part.view(len(g), -1, g.shape[2]))
+            for total, part in zip(gradients, parts, strict=True):  # a shared token's gradients add up
+                add_rows_(total, group.gather, part.view(len(g), -1, g.shape[2]))
         return *gradients, None, None, None
 
 

@@ -1,7 +1,7 @@
 """Layers of the LLaMA block as one compiled loop each, forward and backward, for eager training on a CPU.
 
-RMSNorm, SwiGLU, and what lies between a block's first product and its attention (split into heads, QK-norm, rotary
-positions, transposition) are dozens of small operators in PyTorch; their loops here read and write each number once.
+RMSNorm, SwiGLU, ReLU², and what lies between a block's first product and its attention (split into heads, QK-norm,
+rotary positions, transposition) are dozens of small operators in PyTorch; their loops read and write each number once.
 Sums are fp32; those of gains' gradients go over fixed blocks of rows, so that they do not depend on the threads.
 
 Shapes: N rows = B x T positions, C channels, H query heads, K key-value heads, D head size, W hidden channels.
@@ -74,6 +74,22 @@ def _swiglu_backward(x, dy, dx):
             s = sigmoid(g)
             store(dgate, j, d * load(up, j) * s * (np.float32(1) + g * (np.float32(1) - s)))
             store(dup, j, d * g * s)
+
+
+@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+def _relu2(x, y):
+    for i in prange(len(x)):
+        row, out = x[i], y[i]
+        for j in range(len(row)):
+            store(out, j, max(load(row, j), np.float32(0)) * load(row, j))  # not the maximum's square: NaN stays
+
+
+@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+def _relu2_backward(x, dy, dx):
+    for i in prange(len(x)):
+        row, grad, out = x[i], dy[i], dx[i]
+        for j in range(len(row)):
+            store(out, j, np.float32(2) * max(load(row, j), np.float32(0)) * load(grad, j))
 
 
 @njit(inline="always", fastmath=FAST)
@@ -195,6 +211,29 @@ class SwiGLU(torch.autograd.Function):
         dx = torch.empty_like(x)
         use_threads()
         _swiglu_backward(rows(x), rows(dy.contiguous()), rows(dx))
+        return dx
+
+
+class ReLU2(torch.autograd.Function):
+    """max(x, 0)² of x (..., W)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        """The same shape."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        use_threads()
+        _relu2(rows(x), rows(y))
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx, dy):
+        """Gradient of x."""
+        x, = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        use_threads()
+        _relu2_backward(rows(x), rows(dy.contiguous()), rows(dx))
         return dx
 
 

@@ -138,10 +138,10 @@ class MLP(nn.Module):
     def forward(self, x):
         """Map x (B, T, C) to (B, T, C)."""
         x = self.c_fc(x)
-        if self.kind == "swiglu" and eager_cpu(x):
+        if self.kind in ("swiglu", "relu2") and eager_cpu(x):
             import cpu_layers
 
-            x = cpu_layers.SwiGLU.apply(x)
+            x = (cpu_layers.SwiGLU if self.kind == "swiglu" else cpu_layers.ReLU2).apply(x)
         elif self.kind == "swiglu":
             gate, up = x.chunk(2, dim=-1)
             x = F.silu(gate) * up

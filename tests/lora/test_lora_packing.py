@@ -328,3 +328,18 @@ def test_cast_weights_give_fp32_gradients_as_autocast_does(make_model):
     exact, cast, auto = (torch.cat([part.flatten() for part in parts.values()]) for parts in (exact, cast, auto))
     assert cast.dtype == torch.float32
     assert (cast - exact).norm() < 2 * (auto - exact).norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("threshold", [0, 10**9])
+def test_rows_are_added_as_index_add_adds_them(monkeypatch, dtype, threshold):
+    """With several threads and with one; places may repeat, and then every row counts."""
+    import cpu_loops
+
+    monkeypatch.setattr(cpu_loops, "PARALLEL_FROM", threshold)
+    torch.manual_seed(0)
+    total, part = torch.randn(5, 40, 24, dtype=dtype), torch.randn(5, 70, 24, dtype=dtype)
+    places = torch.randint(40, (70,))
+    expected = total.index_add(1, places, part)
+    cpu_loops.add_rows_(total, places, part)
+    assert torch.equal(total, expected)
