@@ -163,7 +163,7 @@ PRESETS: dict[str, Settings] = {
         model=GPTConfig(n_layer=4, n_head=4, n_embd=192, block_size=512, vocab_size=0, mlp="swiglu", norm="rmsnorm",
                         position="rope", qk_norm=True, bias=False, embedding_std=0.1, zero_init=True, end_of_text=0),
         max_steps=1300, total_batch=2048, micro_batch=4, curriculum=315_000,
-        optimizer="muon", lr=3e-3, muon_lr=0.025, warmup=0.02, min_lr=0.05, z_loss=1e-4,
+        optimizer="muon", lr=3e-3, muon_lr=0.025, momentum=0.9, warmup=0.02, min_lr=0.05, z_loss=1e-4,
         compile=False, prompt="Once upon a time",
         eval_every=250, eval_tokens=2**15, choices_every=500, choices_limit=200, sample_every=500, save_every=500),
 }
