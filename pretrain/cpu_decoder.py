@@ -8,7 +8,6 @@ C channels.
 
 import math
 
-import numba
 import numpy as np
 import torch
 from attention import attention
@@ -20,7 +19,6 @@ from numba import njit, prange
 NOTHING = np.empty(0, np.float32)
 KINDS = ("gelu", "relu2", "silu", "swiglu")
 GELU, RELU2, SILU, SWIGLU = range(4)
-SEVERAL = 2**20  # numbers of the cache that several threads read together; fewer are read sooner by one
 
 
 @njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
@@ -176,12 +174,7 @@ class CPUDecoder(Decoder):
         if end > self.cache.capacity:
             raise ValueError(f"key-value cache holds {self.cache.capacity} positions, {end} are needed")
         self.mask = self.visible() if self.shape[1] > 1 else None
-        # PyTorch's threads and numba's are different ones: while the first multiply, the others stay asleep
-        several = self.shape == (1, 1) or self.keys[0][:, :, :end].size >= SEVERAL
-        if several:
-            use_threads()
-        else:
-            numba.set_num_threads(1)
+        use_threads()
         return array(x)
 
     def add_norm(self, x, branch, norm):
