@@ -5,8 +5,8 @@ Shapes: N positions, C channels, V rows of the head (padded vocabulary).
 
 import torch
 
-# Logits of a chunk: 32 MB in bf16 on a CPU, 1 GB on a GPU. All of 64 x 1024 positions x 50,304 are 13 GB in fp32.
-LOGITS = {"cpu": 2**24, "cuda": 2**29}
+# Logits of a chunk: 64 MB in bf16 on a CPU, 1 GB on a GPU. All of 64 x 1024 positions x 50,304 are 13 GB in fp32.
+LOGITS = {"cpu": 2**25, "cuda": 2**29}
 # Rows of the head whose gradient is computed at once: on a CPU so few that it is added from the cache.
 ROWS = {"cpu": 2**12, "cuda": 2**30}
 
