@@ -191,17 +191,22 @@ class RMSNorm(torch.autograd.Function):
         return dx, torch.from_numpy(dgain.sum(0)), None
 
 
-class SwiGLU(torch.autograd.Function):
-    """silu(gate) * up of x (..., 2 W), gate first, -> (..., W)."""
+ACTIVATIONS = {"swiglu": (_swiglu, _swiglu_backward, 2), "relu2": (_relu2, _relu2_backward, 1)}  # loops, width of x / W
+
+
+class Activation(torch.autograd.Function):
+    """An MLP's activation: silu(gate) * up of x (..., 2 W), gate first, or max(x, 0)² of x (..., W), -> (..., W)."""
 
     @staticmethod
-    def forward(ctx, x):
-        """The product."""
+    def forward(ctx, x, kind):
+        """The activation of that kind, a key of ACTIVATIONS."""
+        loop, _, width = ACTIVATIONS[kind]
         x = x.contiguous()
-        y = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
+        y = x.new_empty(*x.shape[:-1], x.shape[-1] // width)
         use_threads()
-        _swiglu(rows(x), rows(y))
+        loop(rows(x), rows(y))
         ctx.save_for_backward(x)
+        ctx.kind = kind
         return y
 
     @staticmethod
@@ -210,31 +215,8 @@ class SwiGLU(torch.autograd.Function):
         x, = ctx.saved_tensors
         dx = torch.empty_like(x)
         use_threads()
-        _swiglu_backward(rows(x), rows(dy.contiguous()), rows(dx))
-        return dx
-
-
-class ReLU2(torch.autograd.Function):
-    """max(x, 0)² of x (..., W)."""
-
-    @staticmethod
-    def forward(ctx, x):
-        """The same shape."""
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        use_threads()
-        _relu2(rows(x), rows(y))
-        ctx.save_for_backward(x)
-        return y
-
-    @staticmethod
-    def backward(ctx, dy):
-        """Gradient of x."""
-        x, = ctx.saved_tensors
-        dx = torch.empty_like(x)
-        use_threads()
-        _relu2_backward(rows(x), rows(dy.contiguous()), rows(dx))
-        return dx
+        ACTIVATIONS[ctx.kind][1](rows(x), rows(dy.contiguous()), rows(dx))
+        return dx, None
 
 
 class Heads(torch.autograd.Function):

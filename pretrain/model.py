@@ -141,7 +141,7 @@ class MLP(nn.Module):
         if self.kind in ("swiglu", "relu2") and eager_cpu(x):
             import cpu_layers
 
-            x = (cpu_layers.SwiGLU if self.kind == "swiglu" else cpu_layers.ReLU2).apply(x)
+            x = cpu_layers.Activation.apply(x, self.kind)
         elif self.kind == "swiglu":
             gate, up = x.chunk(2, dim=-1)
             x = F.silu(gate) * up

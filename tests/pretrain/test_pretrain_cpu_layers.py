@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cpu_layers import Heads, ReLU2, RMSNorm, SwiGLU
+from cpu_layers import Activation, Heads, RMSNorm
 from model import rotary_table, rotate
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -35,13 +35,16 @@ def test_swiglu(dtype):
         gate, up = x.chunk(2, -1)
         return [F.silu(gate) * up]
 
-    compare(lambda x: [SwiGLU.apply(x)], reference, [20 * torch.randn(3, 50, 48)], dtype)
+    compare(lambda x: [Activation.apply(x, "swiglu")], reference, [20 * torch.randn(3, 50, 48)], dtype)
 
 
 @DTYPES
 def test_relu2(dtype):
-    compare(lambda x: [ReLU2.apply(x)], lambda x: [F.relu(x).square()], [20 * torch.randn(3, 50, 48)], dtype)
-    assert ReLU2.apply(torch.tensor([[1.0, float("nan")]], dtype=dtype)).isnan().tolist() == [[False, True]]
+    def ours(x):
+        return Activation.apply(x, "relu2")
+
+    compare(lambda x: [ours(x)], lambda x: [F.relu(x).square()], [20 * torch.randn(3, 50, 48)], dtype)
+    assert ours(torch.tensor([[1.0, float("nan")]], dtype=dtype)).isnan().tolist() == [[False, True]]
 
 
 @DTYPES
