@@ -243,18 +243,19 @@ class Tokenizer:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
-        data, size = cache.load(text, start, end)
-        out, at = cache.room(size), 0
-        for begin, stop, special in self._parts(data, size, allowed, disallowed):
-            if special is not None:
-                out[at] = self.vocabulary.special_tokens[special]
-                at += 1
-                continue
-            for first, ends in self._pieces(data, begin, stop, cache.ends):
-                at += encode_pieces(data, first, ends, out[at:], cache.arrays, self._rules, BYTE_MASKS)
-        ids = out[:at].astype(self.dtype)
-        self._caches.append(cache)
-        return ids
+        try:
+            data, size = cache.load(text, start, end)
+            out, at = cache.room(size), 0
+            for begin, stop, special in self._parts(data, size, allowed, disallowed):
+                if special is not None:
+                    out[at] = self.vocabulary.special_tokens[special]
+                    at += 1
+                    continue
+                for first, ends in self._pieces(data, begin, stop, cache.ends):
+                    at += encode_pieces(data, first, ends, out[at:], cache.arrays, self._rules, BYTE_MASKS)
+            return out[:at].astype(self.dtype)
+        finally:  # warm for the next text, also where this one was refused
+            self._caches.append(cache)
 
     def _pieces(self, text: np.ndarray, start: int, end: int, room: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The pieces of text[start:end], some at a time: (start of the first one, where each ends)."""

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 NAME = "packed_causal"
-KEPT = 256  # tokens; probabilities of longer sequences are not kept for the backward pass but made again
+KEPT = 128  # tokens; probabilities of longer sequences are not kept for the backward pass but made again
 
 
 def use_packed_attention(model):

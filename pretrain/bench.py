@@ -34,7 +34,7 @@ GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_n
               "--embedding_std=0.02", "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
 # For 1,000 steps on stories alone, without primers to keep: high rates and short memories (NOTES.md).
 OUR_RECIPE = ["--mlp=relu2", "--n_head=3", "--lr=3e-2", "--beta1=0.8", "--muon_lr=0.04", "--momentum=0.8",
-              "--schedule=linear", "--min_lr=0"]
+              "--embedding_std=0.2", "--schedule=linear", "--min_lr=0"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
@@ -48,9 +48,8 @@ class Settings:
     list: bool = False  # print the cases and end
     steps: int = 15  # timed training steps per case, after 5 that are not
     minutes: float = 3.0  # training time of the loss cases
-    tokens: Path = DATA / "tokens" / "tinystories-bench"  # shards of the loss cases; made if absent
-    text: Path = DATA / "text" / "tinystories"  # folder with train.txt and val.txt, for those shards
-    vocab_size: int = 2048  # of those shards
+    text: Path = DATA / "text" / "tinystories"  # of the loss cases, folder with train.txt and val.txt
+    vocab_size: int = 4096  # of the loss cases; tokenizer and shards are made where they are absent
     new_tokens: int = 200  # generated per row
     tiny: bool = False  # tiny models, uncompiled: a test of this script
     out: Path = DATA / "runs" / "pretrain" / "bench.json"  # results, merged with those already there
@@ -162,13 +161,14 @@ def write_shards(folder: Path, splits: dict, vocabulary: int):
 
 def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
     """Validation bits per byte after the given training time."""
-    if not (settings.tokens / "manifest.json").exists():
-        tokenizer = DATA / "tokenizer" / settings.tokens.name
+    name = f"{settings.text.name}-{settings.vocab_size}"
+    tokenizer, tokens = DATA / "tokenizer" / name, DATA / "tokens" / name
+    if not (tokens / "manifest.json").exists():
         run = [sys.executable, HERE.parent / "bpe" / "run.py"]
         subprocess.run([*run, "train", settings.text / "train.txt", "--vocab_size", str(settings.vocab_size),
                         "--special_tokens", "<|endoftext|>", "--out", tokenizer], check=True)
-        subprocess.run([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", settings.tokens], check=True)
-    command = [sys.executable, HERE / "model.py", "--preset", "stories", "--data", settings.tokens, "--out",
+        subprocess.run([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", tokens], check=True)
+    command = [sys.executable, HERE / "model.py", "--preset", "stories", "--data", tokens, "--out",
                scratch / "run", "--minutes", str(settings.minutes), "--max_steps", "0", "--sample_every", "0",
                "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", "--curriculum", "0",
                "--block_size", "256", "--micro_batch", "8", *flags]

@@ -64,6 +64,8 @@ def train(settings: Settings, world: World) -> int:
     """The run; returns the number of the signal that ended it early, or 0."""
     if not settings.max_steps and not settings.minutes:
         raise InputError("--max_steps 0 needs --minutes, or the run would never end")
+    if not 0 <= settings.keep_activations <= 1 or (settings.keep_activations < 1 and not settings.compile):
+        raise InputError(f"--keep_activations {settings.keep_activations}: a share from 0 to 1, below 1 with --compile")
     train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
     for split in (train_split, val_split):
         world.agree(split.verify, world.rank, world.size)
@@ -76,7 +78,7 @@ def train(settings: Settings, world: World) -> int:
     dtype = choose_dtype(settings.dtype, world.device)
     model = GPT(config, dtype).to(world.device)
     if settings.compile:
-        model.compile_blocks()
+        model.compile_blocks(settings.keep_activations)
     network = world.distribute(model, settings.fsdp)
     optimizers = make_optimizers(model, settings)
 

@@ -280,8 +280,13 @@ class GPT(nn.Module):
         x = self.trunk(tokens, cache, positions, mask, embedded)
         return linear_cross_entropy(x.flatten(0, 1), weight, targets.flatten(), self.config.vocab_size, z_loss)
 
-    def compile_blocks(self):
-        """Compile each block: one compilation serves all layers, and DDP gets the gradients block by block."""
+    def compile_blocks(self, keep_activations: float = 1.0):
+        """Compile each block: one compilation serves all layers, and DDP gets the gradients block by block.
+
+        Of the activations that autograd would keep, a share is kept; what is made again in the backward pass is what
+        costs the least time per byte (PyTorch's memory budget, https://pytorch.org/blog/activation-checkpointing-techniques).
+        """
+        torch._functorch.config.activation_memory_budget = keep_activations
         for block in self.transformer["h"]:
             block.compile(dynamic=False)
 

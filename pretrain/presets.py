@@ -133,6 +133,7 @@ class Settings:
     device: str = "auto"  # auto, cpu, cuda
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass; auto: bfloat16 if the hardware has it
     compile: bool = True  # torch.compile the blocks (half a minute on a CPU, pays off above ~10M parameters)
+    keep_activations: float = 1.0  # share of them that compiled blocks keep; the rest is made again in backward
     fsdp: bool = False  # shard parameters, gradients and optimizer over the processes (FSDP2)
     threads: int = 0  # CPU threads per process; 0 = cores / processes on this machine
     timeout: int = 300  # seconds after which a process gives up waiting for the others

@@ -246,10 +246,31 @@ def test_impossible_settings_are_refused():
         GPT(GPTConfig(**GPT2))(torch.zeros(1, 33, dtype=torch.long))
 
 
+def loss_and_numbers_kept(model: GPT, x: torch.Tensor) -> tuple[torch.Tensor, int]:
+    """The loss after its backward pass, and how many numbers autograd kept for it."""
+    sizes = {}
+
+    def keep(tensor):
+        sizes[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model(x[:, :-1], x[:, 1:])
+    loss.backward()
+    return loss, sum(sizes.values())
+
+
 @pytest.mark.slow
-def test_compiled_blocks_equal_eager():
-    model = GPT(GPTConfig(**LLAMA), torch.bfloat16)
+@pytest.mark.parametrize(("keep", "most"), [(1.0, 1.0), (0.3, 0.5)])
+def test_compiled_blocks_equal_eager_and_keep_less_when_told(keep, most):
+    torch._dynamo.reset()
+    plain, compiled = scrambled(GPTConfig(**LLAMA)), scrambled(GPTConfig(**LLAMA))
+    compiled.compile_blocks(keep)
     x = tokens(length=T + 1)
-    plain = model(x[:, :-1], x[:, 1:])
-    model.compile_blocks()
-    torch.testing.assert_close(model(x[:, :-1], x[:, 1:]), plain, atol=1e-2, rtol=0)
+    loss, kept = loss_and_numbers_kept(plain, x)
+    same, fewer = loss_and_numbers_kept(compiled, x)
+    torch._functorch.config.activation_memory_budget = 1.0
+    torch.testing.assert_close(same, loss)
+    for p, q in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(q.grad, p.grad, atol=1e-5, rtol=1e-4)
+    assert fewer < most * kept
