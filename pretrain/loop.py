@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 
 import checkpoint
+import numpy as np
 import torch
 from between import Between
 from model import GPT
@@ -64,6 +65,8 @@ def train(settings: Settings, world: World) -> int:
     """The run; returns the number of the signal that ended it early, or 0."""
     if not settings.max_steps and not settings.minutes:
         raise InputError("--max_steps 0 needs --minutes, or the run would never end")
+    if not 0 <= settings.dropout < 1:
+        raise InputError(f"--dropout {settings.dropout}: a share from 0 to below 1")
     if not 0 <= settings.keep_activations <= 1 or (settings.keep_activations < 1 and not settings.compile):
         raise InputError(f"--keep_activations {settings.keep_activations}: a share from 0 to 1, below 1 with --compile")
     train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
@@ -76,7 +79,7 @@ def train(settings: Settings, world: World) -> int:
 
     torch.manual_seed(settings.seed)
     dtype = choose_dtype(settings.dtype, world.device)
-    model = GPT(config, dtype).to(world.device)
+    model = GPT(config, dtype, settings.dropout).to(world.device)
     if settings.compile:
         model.compile_blocks(settings.keep_activations)
     network = world.distribute(model, settings.fsdp)
@@ -109,6 +112,7 @@ def train(settings: Settings, world: World) -> int:
     log = RunLog(settings.out, progress.step, settings.max_steps or None, world.main)
     log.say(description(settings, world, model, train_split, accumulation, T, peak))
     between = Between(settings, world, model, optimizers, val_split, T, folder, identity, log)
+    network.eval()
     if progress.step == 0:
         between.evaluate(progress)
     stop = []  # signals received
@@ -122,12 +126,17 @@ def train(settings: Settings, world: World) -> int:
     while not finished(settings, progress) and not stopped_by:
         began = time.perf_counter()
         loss = torch.zeros((), device=world.device)
+        network.train()
+        if settings.dropout:  # a function of these three, so that a resumed run drops the same
+            seeds = np.random.SeedSequence([settings.seed, progress.step, world.rank])
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
         for micro_step in range(accumulation):
             exchange_gradients(network, micro_step == accumulation - 1)
             micro_loss = network(x, y, z_loss=settings.z_loss) / accumulation
             micro_loss.backward()
             loss += micro_loss.detach()
             x, y = batch()  # the next one, while a GPU still computes
+        network.eval()  # what happens between the steps sees all of the model
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
         norm = float(norm.full_tensor() if settings.fsdp else norm)
         # the same numbers in every process, so that all decide alike

@@ -155,21 +155,22 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then the same with the MLP; post-norm puts each norm after the sum."""
 
-    def __init__(self, config: GPTConfig, layer: int):
+    def __init__(self, config: GPTConfig, layer: int, dropout: float):
         super().__init__()
         self.post = config.norm_place == "post"
         self.ln_1 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
         self.attn = Attention(config, layer)
         self.ln_2 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
         self.mlp = MLP(config)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x, rotary=None, mask=None, cache=None):
         """Map x (B, T, C) to (B, T, C)."""
         if self.post:
-            x = self.ln_1(x + self.attn(x, rotary, mask, cache))
-            return self.ln_2(x + self.mlp(x))
-        x = x + self.attn(self.ln_1(x), rotary, mask, cache)
-        return x + self.mlp(self.ln_2(x))
+            x = self.ln_1(x + self.dropout(self.attn(x, rotary, mask, cache)))
+            return self.ln_2(x + self.dropout(self.mlp(x)))
+        x = x + self.dropout(self.attn(self.ln_1(x), rotary, mask, cache))
+        return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
 class TiedEmbedding(torch.autograd.Function):
@@ -196,17 +197,20 @@ class GPT(nn.Module):
     """A decoder-only language model. Weights are fp32; the forward pass runs in `dtype`.
 
     `model(tokens)` gives logits (B, T, V), `model(tokens, targets)` the mean loss in nats without making them.
+    In train mode `dropout` falls where GPT-2 has it (embeddings, outputs of attention and MLP), not on the weights of
+    attention, which no kernel here makes visible.
     """
 
-    def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32):
+    def __init__(self, config: GPTConfig, dtype: torch.dtype = torch.float32, dropout: float = 0.0):
         super().__init__()
         if config.vocab_size < 1:
             raise InputError("--vocab_size 0 stands for the data's vocabulary; a model needs the number itself")
         self.config, self.dtype = config, dtype
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(config.padded_vocab, config.n_embd),
-            "h": nn.ModuleList(Block(config, layer) for layer in range(config.n_layer)),
+            "h": nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer)),
         })
+        self.dropout = nn.Dropout(dropout)
         if config.position == "learned":
             self.transformer["wpe"] = nn.Embedding(config.block_size, config.n_embd)
         if config.norm_place == "pre":  # post-norm blocks end normalised
@@ -251,7 +255,7 @@ class GPT(nn.Module):
         x = F.embedding(tokens, self.transformer["wte"].weight) if embedded is None else embedded
         if self.config.position == "learned":
             x = x + F.embedding(positions, self.transformer["wpe"].weight)
-        x = x.to(self.dtype)
+        x = self.dropout(x.to(self.dtype))
         rotary = None
         if self.config.position == "rope":
             rotary = [table[positions] for table in (self.cos, self.sin)]

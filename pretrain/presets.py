@@ -111,6 +111,7 @@ class Settings:
     beta2: float = 0.95  # AdamW: decay of the squared-gradient mean
     momentum: float = 0.95  # Muon: Nesterov momentum
     clip: float = 1.0  # greatest gradient norm; 0 = no clipping
+    dropout: float = 0.0  # share of the embeddings and of each sub-layer's output that a step leaves out (GPT-2: 0.1)
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"  # decay after warm-up; wsd holds, then falls linearly
     warmup: float = 0.02  # share of the run with rising learning rate
     decay: float = 0.4  # wsd: share of the run with falling learning rate

@@ -107,6 +107,7 @@ REFUSALS = [
     ({"total_batch": 2048}, r"split 'train' holds 1,600 tokens, one step takes 2,048"),
     ({"model": tiny_model(vocab_size=60)}, "--vocab_size 60 is below the data's 61"),
     ({"max_steps": 0}, "--max_steps 0 needs --minutes"),
+    ({"dropout": 1.0}, "a share from 0 to below 1"),
     ({"keep_activations": 1.5}, "a share from 0 to 1"),
     ({"keep_activations": 0.5}, "below 1 with --compile"),  # the tiny settings do not compile
     ({"device": "cuda"}, "PyTorch sees no CUDA device"),

@@ -29,10 +29,10 @@ def scrambled(config: GPTConfig) -> GPT:
     return model
 
 
-def gpt2_reference(model: GPT) -> GPT2LMHeadModel:
+def gpt2_reference(model: GPT, dropout: float = 0.0) -> GPT2LMHeadModel:
     c = model.config
     theirs = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=c.block_size, n_embd=c.n_embd, n_layer=c.n_layer,
-                                        n_head=c.n_head, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
+                                        n_head=c.n_head, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=0))
     ours = dict(model.named_parameters())
     for name, p in theirs.named_parameters():
         value = ours[name].data[:V] if "wte" in name else ours[name].data
@@ -244,6 +244,19 @@ def test_impossible_settings_are_refused():
             GPTConfig(**{**GPT2, **values})
     with pytest.raises(InputError, match="33 positions"):
         GPT(GPTConfig(**GPT2))(torch.zeros(1, 33, dtype=torch.long))
+
+
+def test_dropout_falls_where_gpt2_has_it_and_only_in_train_mode():
+    model = GPT(GPTConfig(**GPT2), dropout=0.3)
+    theirs, x = gpt2_reference(model, 0.3), tokens()
+    logits = {}
+    for mode in (True, False):
+        for name, each in (("ours", model), ("theirs", theirs)):
+            torch.manual_seed(5)
+            out = each.train(mode)(x)
+            logits[name, mode] = out if name == "ours" else out.logits
+        torch.testing.assert_close(logits["ours", mode], logits["theirs", mode], atol=1e-5, rtol=1e-4)
+    assert (logits["ours", True] - logits["ours", False]).abs().max() > 0.01
 
 
 def loss_and_numbers_kept(model: GPT, x: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -10,7 +10,8 @@ import pytest
 from pretrain_tiny import checkpoint_bytes, make_shards, metrics, run, start, tiny_settings
 
 # bf16 too: the same path as the presets take on a CPU that has it
-SETTINGS = {"max_steps": 60, "save_every": 7, "eval_every": 20, "dtype": "bfloat16", "z_loss": 1e-4}
+SETTINGS = {"max_steps": 60, "save_every": 7, "eval_every": 20, "dtype": "bfloat16", "z_loss": 1e-4,
+            "dropout": 0.1}
 
 
 @pytest.fixture(scope="module")
