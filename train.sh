@@ -119,7 +119,7 @@ lora() {
     # each, in a process group of its own. What ends this script ends it too, after it has saved its state.
     threads=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
     mkdir -p "${log%/*}"
-    say "full: runs beside lora; what it says goes to $log"
+    say "full: beside lora; what it says goes to $log"
     set -m
     OMP_NUM_THREADS=$threads NUMBA_NUM_THREADS=$threads run_folder=$tuned-full step full "data/models/$NAME-full" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora False --lr 1e-3 --output_dir_name "$NAME-full" --model_out "data/models/$NAME-full" \
