@@ -1,10 +1,11 @@
 """Compiled loops for the CPU, where PyTorch takes several passes or a slow one: cross-entropy, activations, RMS norm,
-their gradients, and sums of scattered rows, in fp32 inside whatever the rows are stored in (bf16 or fp32).
+attention's softmax, their gradients, and sums of scattered rows, in fp32 inside whatever the rows are stored in (bf16
+or fp32).
 
 Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
 even. numba keeps the machine code in __pycache__; the first call ever compiles for some seconds.
 
-Shapes: N rows, C columns, V vocabulary.
+Shapes: N rows, C columns, V vocabulary, B heads x sequences of S tokens.
 """
 
 import math
@@ -168,6 +169,45 @@ def _rms_norm_backward(x, g, d_x, weight, inverse, d_weight):
 
 
 @njit(**LOOP)
+def _causal_softmax(scores, scale, window):
+    batches, S, _ = scores.shape
+    for b in prange(batches):
+        e = np.empty(S, np.float32)
+        for t in range(S):
+            row, first = scores[b, t], max(0, t + 1 - window)
+            seen = row[first : t + 1]
+            top, total = greatest(seen), np.float32(0)
+            for j in range(len(seen)):
+                e[j] = exp((load(seen, j) - top) * scale)
+                total += e[j]
+            inverse = np.float32(1) / total
+            for j in range(first):
+                store(row, j, np.float32(0))
+            for j in range(len(seen)):
+                store(seen, j, e[j] * inverse)
+            for j in range(t + 1, S):
+                store(row, j, np.float32(0))
+
+
+@njit(**LOOP)
+def _causal_softmax_backward(p, g, scale, window):
+    batches, S, _ = p.shape
+    for b in prange(batches):
+        for t in range(S):
+            first = max(0, t + 1 - window)
+            seen, grad, out = p[b, t, first : t + 1], g[b, t, first : t + 1], g[b, t]
+            dot = np.float32(0)
+            for j in range(len(seen)):
+                dot += load(seen, j) * load(grad, j)
+            for j in range(len(seen)):
+                store(grad, j, load(seen, j) * (load(grad, j) - dot) * scale)
+            for j in range(first):
+                store(out, j, np.float32(0))
+            for j in range(t + 1, S):
+                store(out, j, np.float32(0))
+
+
+@njit(**LOOP)
 def _add_rows(total, places, part):
     for h in prange(len(total)):
         for i in range(len(places)):
@@ -182,6 +222,18 @@ def cross_entropy_(logits: Tensor, targets: Tensor, gradient: bool) -> Tensor:
     use_threads(logits.numel())
     _cross_entropy(array(logits), targets.numpy(), nats, gradient)
     return torch.from_numpy(nats)
+
+
+def causal_softmax_(scores: Tensor, scale: float, window: int | None):
+    """Scores (B, S, S) become softmax(scale * scores) in place; query t sees the keys t - window < j <= t."""
+    use_threads(scores.numel())
+    _causal_softmax(array(scores), np.float32(scale), window or scores.shape[1])
+
+
+def causal_softmax_backward_(p: Tensor, g: Tensor, scale: float, window: int | None):
+    """The gradient g (B, S, S) of the probabilities p becomes that of the scores, in place."""
+    use_threads(p.numel())
+    _causal_softmax_backward(array(p), array(g), np.float32(scale), window or p.shape[1])
 
 
 def add_rows_(total: Tensor, places: Tensor, part: Tensor):

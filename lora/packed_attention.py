@@ -10,8 +10,6 @@ needs no mask. A beginning that sequences share is copied to each of them, so th
 Shapes: N tokens of the row, n sequences, S the longest of a group, H heads, D head size.
 """
 
-from functools import lru_cache
-
 import torch
 import torch.nn.functional as F
 from finetune_settings import InputError
@@ -122,7 +120,7 @@ class ShortAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         """Gradients of query, key and value for g (H, N, D)."""
-        from cpu_loops import add_rows_
+        from cpu_loops import add_rows_, causal_softmax_backward_
 
         g, gradients = g.contiguous(), torch.zeros(3, *g.shape, dtype=g.dtype)
         for i, group in enumerate(ctx.layout.groups):
@@ -131,8 +129,8 @@ class ShortAttention(torch.autograd.Function):
             padded = torch.zeros(len(g), len(group.gather), g.shape[2], dtype=g.dtype)  # 0 where nothing counts
             padded.index_copy_(1, group.own, g.index_select(1, group.tokens))
             padded = padded.view(v.shape)
-            dp = torch.bmm(padded, v.transpose(1, 2))
-            ds = torch._softmax_backward_data(dp, p, -1, dp.dtype).mul_(ctx.scale)
+            ds = torch.bmm(padded, v.transpose(1, 2))
+            causal_softmax_backward_(p, ds, ctx.scale, ctx.window)
             parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(p.transpose(1, 2), padded)
             for total, part in zip(gradients, parts, strict=True):  # a shared token's gradients add up
                 add_rows_(total, group.gather, part.view(len(g), -1, g.shape[2]))
@@ -146,13 +144,11 @@ def place(out: Tensor, group: Group, part: Tensor):
 
 def probabilities(q, k, scale, window):
     """softmax(scale q k^T) over what each position may see, (H n, S, S)."""
-    return torch.softmax(torch.baddbmm(bias(q.shape[1], window, q.dtype), q, k.transpose(1, 2), alpha=scale), dim=-1)
+    from cpu_loops import causal_softmax_
 
-
-@lru_cache(32)
-def bias(length: int, window: int | None, dtype) -> Tensor:
-    """(S, S): 0 where a query sees a key, -inf elsewhere."""
-    return torch.zeros(length, length, dtype=dtype).masked_fill_(~visible(length, window, "cpu"), -torch.inf)
+    scores = torch.bmm(q, k.transpose(1, 2))
+    causal_softmax_(scores, scale, window)
+    return scores
 
 
 def visible(length: int, window: int | None, device) -> Tensor:

@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from world import peak_flops
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "pretrain"
 SHOW_THREADS = """
@@ -39,3 +42,9 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(script):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_the_measured_peak_is_not_the_first_product_that_makes_its_kernel(monkeypatch):
+    clock = iter([0, 0, 1, 1, 1.002, 1.002, 1.003, 1.003, 1.005, 1.005, 1.007, 1.007])  # s; a product takes 1 ms
+    monkeypatch.setattr("world.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert peak_flops(torch.device("cpu"), torch.float32) == pytest.approx(2 * 1024**3 / 1e-3)
