@@ -7,7 +7,8 @@
 
 Parts: gradients (ours against PEFT's, B not zero), step (one batch: our layer alone, and everything), stream (real
 lengths of Alpaca: padding against packing), ranks (full fine-tuning and r = 8 ... 64), forms (one layer, both ways of
-computing it). Each measurement is a process of its own (bench_case.py), so that its peak memory is its own. The weights
+computing it). Each measurement is a process of its own (bench_case.py), so that its peak memory is its own; --rounds 3
+lets them take turns three times, which a machine that others use as well needs. The weights
 are random, as are all texts but the stream's: speed does not depend on them. Prints Markdown; writes bench.json and a
 figure.
 
@@ -58,7 +59,9 @@ class Settings:
     stream_batches: int = 3
     """batches per pass over the stream"""
     repeats: int = 3
-    """timed rounds of each measurement, after one to warm up; medians are shown"""
+    """timed passes of each process, after one to warm up; medians are shown"""
+    rounds: int = 1
+    """processes for each measurement, in turn with the others of its table; that of the median step is shown"""
     threads: int = 0
     """CPU threads; 0: one per core"""
     out: str = str(ROOT / "data" / "runs" / "lora")
@@ -114,6 +117,15 @@ def real_records(settings):
             "tokens": np.concatenate([examples[i] for i in used]).tolist(), "random": random, "bucketed": bucketed}
 
 
+def measure_in_turn(cases, settings):
+    """{name: case} -> {name: numbers}: of `rounds` processes for each, taking turns, the one with the median step."""
+    runs = {name: [] for name in cases}
+    for _ in range(settings.rounds):
+        for name, case in cases.items():
+            runs[name].append(measure(settings, what="step", **case))
+    return {name: sorted(of_one, key=lambda run: run["step_ms"])[len(of_one) // 2] for name, of_one in runs.items()}
+
+
 def run_part(part, settings, precisions, results):
     """Measures one part; adds {name: numbers} to `results[part]`."""
     rows = results.setdefault(part, {})
@@ -124,23 +136,22 @@ def run_part(part, settings, precisions, results):
         rows["fp32"] = measure(settings, what="gradients", batches="random", **lengths)
     elif part == "step":
         for precision in precisions:
-            for variant in ("peft", "layer", "ours"):
-                rows[f"{precision} {variant}"] = measure(settings, what="step", variant=variant, precision=precision,
-                                                         **fixed)
-            if precision == "bf16":
-                rows["bf16-weights peft"] = measure(settings, what="step", variant="peft", precision="bf16-weights",
-                                                    **fixed)
+            cases = [(precision, "peft"), (precision, "layer"), (precision, "ours")]
+            cases += [("bf16-weights", "peft")] if precision == "bf16" else []
+            rows.update(measure_in_turn({f"{p} {variant}": {"variant": variant, "precision": p, **fixed}
+                                         for p, variant in cases}, settings))
     elif part == "stream":
         records = real_records(settings)
         for precision in precisions:
-            for variant, batches in (("peft", "random"), ("peft", "bucketed"), ("ours", "packed")):
-                rows[f"{precision} {variant} {batches}"] = measure(settings, what="step", variant=variant,
-                                                                   precision=precision, batches=batches, **records)
+            cases = ("peft", "random"), ("peft", "bucketed"), ("ours", "packed")
+            rows.update(measure_in_turn({f"{precision} {variant} {batches}": {
+                "variant": variant, "precision": precision, "batches": batches, **records}
+                for variant, batches in cases}, settings))
     elif part == "ranks":
-        for variant in ("full-hf", "full"):
-            rows[variant] = measure(settings, what="step", variant=variant, precision="bf16", **fixed)
-        for rank in (8, 16, 32, 64):
-            rows[f"r = {rank}"] = measure(settings, what="step", variant="ours", precision="bf16", rank=rank, **fixed)
+        cases = {variant: {"variant": variant} for variant in ("full-hf", "full")}
+        cases |= {f"r = {rank}": {"variant": "ours", "rank": rank} for rank in (8, 16, 32, 64)}
+        rows.update(measure_in_turn({name: {"precision": "bf16", **case, **fixed} for name, case in cases.items()},
+                                    settings))
     elif part == "forms":
         size = {"tiny": (64, 64), "gpt2": (768, 3072), "llama-1b": (2048, 8192)}[settings.shape]
         tokens, ranks = ([32], [4]) if settings.shape == "tiny" else ([64, 256, 1024, 4096], [8, 32, 128])
@@ -323,7 +334,7 @@ def main(settings):
             os.replace(path.with_suffix(".tmp"), path)
     print(f"{settings.shape}, random weights, {settings.device}, {settings.threads} threads; step: "
           f"{settings.batch_size} x {settings.length} tokens, {settings.labelled:.0%} labelled, rank {settings.rank}; "
-          f"medians of {settings.repeats}\n")
+          f"medians of {settings.repeats} passes, {settings.rounds} processes in turn\n")
     for part in PARTS:
         if part in results:
             print(f"### {part}\n\n{SHOW[part](results[part])}")

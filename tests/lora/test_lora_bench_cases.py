@@ -38,6 +38,20 @@ def test_real_lengths_count_text_and_padding(batches):
     assert row["trainable"] == 2 * 4 * ((64 + 192) + (64 + 64) + (64 + 256) + (256 + 64))
 
 
+def test_cases_take_turns_and_the_median_process_counts(monkeypatch):
+    times, asked = iter([5, 50, 9, 20, 7, 30]), []
+
+    def measure(settings, what, variant):
+        asked.append(variant)
+        return {"step_ms": next(times)}
+
+    monkeypatch.setattr(bench, "measure", measure)
+    cases = {name: {"variant": name} for name in ("ours", "theirs")}
+    rows = bench.measure_in_turn(cases, bench.Settings(rounds=3))
+    assert rows == {"ours": {"step_ms": 7}, "theirs": {"step_ms": 30}}
+    assert asked == ["ours", "theirs"] * 3
+
+
 def test_gradients_are_pefts():
     row = bench_case.compare_gradients({**CASE, **REAL, "batches": "random"})
     assert abs(row["loss_peft"] - row["loss_ours"]) < 1e-5
