@@ -8,9 +8,8 @@
 Parts: gradients (ours against PEFT's, B not zero), step (one batch: our layer alone, and everything), stream (real
 lengths of Alpaca: padding against packing), ranks (full fine-tuning and r = 8 ... 64), forms (one layer, both ways of
 computing it). Each measurement is a process of its own (bench_case.py), so that its peak memory is its own; --rounds 3
-lets them take turns three times, which a machine that others use as well needs. The weights
-are random, as are all texts but the stream's: speed does not depend on them. Prints Markdown; writes bench.json and a
-figure.
+lets them take turns three times, which a machine that others use as well needs. The weights are random, as are all
+texts but the stream's: speed does not depend on them. Prints Markdown; writes bench.json and a figure.
 
 Shapes: N tokens of a batch, R rank, in / out features of a layer.
 """

@@ -33,8 +33,8 @@ RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
               "--embedding_std=0.02", "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
 # For 1,000 steps on stories alone, without primers to keep: high rates and short memories (NOTES.md).
-OUR_RECIPE = ["--mlp=relu2", "--n_head=3", "--lr=2e-2", "--beta1=0.8",
-              "--muon_lr=0.04", "--momentum=0.8", "--embedding_std=0.2", "--schedule=linear", "--min_lr=0"]
+OUR_RECIPE = ["--mlp=relu2", "--n_head=3", "--lr=2e-2", "--beta1=0.8", "--muon_lr=0.04", "--momentum=0.8",
+              "--embedding_std=0.2", "--schedule=linear", "--min_lr=0"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
