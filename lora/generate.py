@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -128,8 +129,10 @@ class Panel:
             yield name, model
         for name, adapter in self.adapters.items():
             install_adapter(self.base, adapter)
-            yield name, merge_lora(self.base) if self.merge else self.base
-            convert_lora_to_linear_layer(unmerge_lora(self.base))
+            try:
+                yield name, merge_lora(self.base) if self.merge else self.base
+            finally:  # also when a prompt was refused: the next one finds the plain base
+                convert_lora_to_linear_layer(unmerge_lora(self.base))
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
@@ -146,14 +149,15 @@ class Panel:
         from decoding import PromptTooLongError, complete
 
         s, replies = self.settings, {}
-        for name, model in self.models():
-            prompts = [self.prompt_ids(record, self.templates[name]) for record in records]
-            try:
-                ids = complete(model, prompts, self.ends, s.max_new_tokens, temperature, s.top_p, seed, s.batch_size,
-                               label=name if progress else None)
-            except PromptTooLongError as error:
-                raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
-            replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        with closing(self.models()) as models:
+            for name, model in models:
+                prompts = [self.prompt_ids(record, self.templates[name]) for record in records]
+                try:
+                    ids = complete(model, prompts, self.ends, s.max_new_tokens, temperature, s.top_p, seed,
+                                   s.batch_size, label=name if progress else None)
+                except PromptTooLongError as error:
+                    raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
+                replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return replies
 
 
@@ -226,9 +230,7 @@ def show(panel, records, seed):
 
 def converse(panel):
     """Asks for prompts until the end of input."""
-    import contextlib
-
-    with contextlib.suppress(ImportError):
+    with suppress(ImportError):
         import readline  # noqa: F401  arrow keys and history for input()
     print("Your prompt (an empty line or Ctrl-D ends):")
     while True:
@@ -271,7 +273,10 @@ def serve(panel):
         raise InputError("--web needs gradio, which is not installed: pip install gradio") from None
 
     def answer(instruction, extra, temperature, seed):
-        replies = panel.answer([{"instruction": instruction, "input": extra}], temperature, int(seed))
+        try:
+            replies = panel.answer([{"instruction": instruction, "input": extra}], temperature, int(seed))
+        except InputError as error:
+            raise gradio.Error(str(error), print_exception=False) from None
         return [texts[0] for texts in replies.values()]
 
     with gradio.Blocks(title="Side by side") as page:

@@ -163,6 +163,18 @@ def test_a_conversation_ends_with_an_empty_line(folder, capsys, monkeypatch):
     assert "> Hi." in shown and "> What now?" in shown and "error: record 1" in shown
 
 
+def test_a_prompt_that_only_an_adapter_refuses_leaves_the_plain_base(folder, tmp_path):
+    shutil.copytree(folder / "one", tmp_path / "one")
+    save_template(tmp_path / "one", "alpaca")  # 150 bytes and more around the prompt
+    panel = generate.Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "one"),)))
+    panel.templates["base"] = "plain"
+    weights = {name: value.clone() for name, value in panel.base.state_dict().items()}
+    with pytest.raises(generate.InputError, match="model one: prompt of"):
+        panel.answer([{"instruction": "b" * 200}], 0.0, 1)
+    assert panel.base.state_dict().keys() == weights.keys()
+    assert all(torch.equal(value, weights[name]) for name, value in panel.base.state_dict().items())
+
+
 @pytest.mark.parametrize(("flags", "said"), [
     (["--base", "data/models/nothing"], "bash train.sh"),
     (["--adapters", "data/adapters/nothing"], "bash train.sh"),
