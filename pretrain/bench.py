@@ -3,12 +3,14 @@
     git clone https://github.com/karpathy/nanoGPT /somewhere/nanoGPT
     python pretrain/bench.py --nanogpt /somewhere/nanoGPT                 # everything, about 35 minutes
     python pretrain/bench.py --only generation loss_ours                  # some of it; results are merged into --out
+    python pretrain/bench.py --nanogpt /somewhere/nanoGPT --rounds 3 --only d384_peer d384_peer_bf16 d384_ours
     python pretrain/bench.py --tiny --only d384_ours generation           # does it run? a minute, numbers mean nothing
 
 nanoGPT's train.py runs unchanged in a scratch copy (`_peer`: compiled, fp32, because it never uses bf16 on a CPU), and
 with the one line changed that forbids it (`_peer_bf16`). Both sides train the same shape on the same tokens with one
 process, the same environment and the same number of threads, and are stopped after the same number of steps. Speed is
-that of the median step. cpu/wall near the number of threads says that nobody else used the cores.
+that of the median step. cpu/wall near the number of threads says that nobody else used the cores; where somebody does,
+--rounds 3 runs each case three times, in turn, and takes the median run.
 """
 
 import json
@@ -46,6 +48,7 @@ class Settings:
     nanogpt: Path | None = None  # a clone of nanoGPT, for the _peer cases
     only: tuple[str, ...] = ()  # cases to run; empty = all (see --list)
     list: bool = False  # print the cases and end
+    rounds: int = 1  # runs of each case, taking turns; the median one counts
     steps: int = 15  # timed training steps per case, after 5 that are not
     minutes: float = 3.0  # training time of the loss cases
     text: Path = DATA / "text" / "tinystories"  # of the loss cases, folder with train.txt and val.txt
@@ -232,6 +235,30 @@ def generation(settings: Settings, scratch: Path) -> dict:
     return results
 
 
+def measure(case: str, settings: Settings, scratch: Path) -> dict:
+    """Run one case in an empty folder."""
+    if case == "generation":
+        return generation(settings, scratch)
+    if case.startswith("loss"):
+        flags = OUR_RECIPE if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
+        return training_loss(flags, settings, scratch)
+    shape, who = case.split("_", 1)
+    return training_speed(who, SHAPES["tiny" if settings.tiny else shape], 256, settings, scratch,
+                          compiled=not settings.tiny)
+
+
+def median_run(runs: list[dict]) -> dict:
+    """The run with the median step, or loss; "turns" has all of them in order.
+
+    Of generation, whose rows are medians already, the last run.
+    """
+    key = next((key for key in ("ms", "val_bpb") if key in runs[0]), None)
+    if key is None:
+        return runs[-1]
+    turns = [run[key] for run in runs]
+    return runs[turns.index(statistics.median_low(turns))] | {"turns": turns}
+
+
 def summary(results: dict) -> str:
     """What has been measured so far, beside the goals."""
     lines = []
@@ -240,9 +267,11 @@ def summary(results: dict) -> str:
         for who, speed_goal in (("peer", 3.0), ("peer_bf16", 1.35)):
             peer = results.get(f"{shape}_{who}")
             if ours and peer:
+                turns = [p / o for p, o in zip(peer.get("turns", ()), ours.get("turns", ()), strict=False)]
+                spread = f", by turn {min(turns):.2f}-{max(turns):.2f}" if len(turns) > 1 else ""
                 lines.append(f"{shape} {who}: {ours['tokens_per_s']} against {peer['tokens_per_s']} tokens/s = "
-                             f"{peer['ms'] / ours['ms']:.2f}x (goal {speed_goal}); peak {ours['rss_mb']} against "
-                             f"{peer['rss_mb']} MB = {ours['rss_mb'] / peer['rss_mb']:.2f}x")
+                             f"{peer['ms'] / ours['ms']:.2f}x{spread} (goal {speed_goal}); peak {ours['rss_mb']} "
+                             f"against {peer['rss_mb']} MB = {ours['rss_mb'] / peer['rss_mb']:.2f}x")
     baseline = [results[name]["val_bpb"] for name in results if name.startswith("loss_gpt2")]
     if "loss_ours" in results:
         ours = results["loss_ours"]["val_bpb"]
@@ -260,25 +289,20 @@ def main(settings: Settings):
     if settings.list:
         print("\n".join(CASES))
         return
+    if settings.rounds < 1:
+        raise InputError(f"--rounds is {settings.rounds}; it must be at least 1")
     unknown = set(settings.only) - set(CASES)
     if unknown:
         raise InputError(f"--only {' '.join(sorted(unknown))}: there are {', '.join(CASES)}")
     results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
-    for case in settings.only or CASES:
+    cases = settings.only or CASES
+    runs = {case: [] for case in cases}
+    for case in [*cases] * settings.rounds:
         with tempfile.TemporaryDirectory(prefix="pretrain_bench_") as folder:
-            scratch = Path(folder)
-            if case == "generation":
-                result = generation(settings, scratch)
-            elif case.startswith("loss"):
-                flags = OUR_RECIPE if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
-                result = training_loss(flags, settings, scratch)
-            else:
-                shape, who = case.split("_", 1)
-                result = training_speed(who, SHAPES["tiny" if settings.tiny else shape], 256, settings, scratch,
-                                        compiled=not settings.tiny)
-        print(f"{case}: {json.dumps(result)}", flush=True)
-        results[case] = result
+            runs[case].append(measure(case, settings, Path(folder)))
+        print(f"{case}: {json.dumps(runs[case][-1])}", flush=True)
+        results[case] = median_run(runs[case])
         part = settings.out.with_suffix(".tmp")
         part.write_text(json.dumps(results, indent=1))
         part.rename(settings.out)

@@ -48,6 +48,20 @@ def test_reads_the_peers_steps_and_merges(nanogpt, tmp_path):
     assert "0.9 (goal 0.95), GPT-2 + AdamW at its best of 1 rates 1.2: 0.750x" in merged.stdout
 
 
+def test_cases_take_turns(nanogpt, tmp_path):
+    out = tmp_path / "bench.json"
+    done = run("--tiny", "--only", "d384_peer", "d384_ours", "--nanogpt", nanogpt, "--steps", 2, "--rounds", 2,
+               "--out", out)
+    assert done.returncode == 0, done.stderr
+    order = [line.split(":")[0] for line in done.stdout.splitlines() if line.startswith("d384_")]
+    assert order == ["d384_peer", "d384_ours"] * 2
+    results = json.loads(out.read_text())
+    for case in ("d384_peer", "d384_ours"):
+        assert len(results[case]["turns"]) == 2
+        assert results[case]["ms"] == min(results[case]["turns"])  # of two, the lower median
+    assert ", by turn " in done.stdout
+
+
 def test_our_training_and_generation(tmp_path):
     out = tmp_path / "bench.json"
     done = run("--tiny", "--only", "d384_ours", "--steps", 2, "--out", out)
@@ -69,7 +83,7 @@ def test_generation_has_the_same_tokens(tmp_path):
 
 
 def test_refusals(tmp_path):
-    for flags, message in [(["--only", "speed"], "there are d384_peer"),
+    for flags, message in [(["--only", "speed"], "there are d384_peer"), (["--rounds", 0], "--rounds is 0"),
                            (["--only", "d384_peer", "--nanogpt", tmp_path], "has no train.py")]:
         failed = run(*flags, "--out", tmp_path / "x.json")
         assert failed.returncode == 2
