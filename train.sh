@@ -94,10 +94,11 @@ bpe() {
 }
 
 pretrain() {
-    local with_choices=()
+    local with_choices=() preset=text
+    [ "$NAME" != stories ] || preset=stories
     [ ! -e "$choices" ] || with_choices=(--choices "$choices")
     run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" pretrain/presets.py -- \
-        "$PYTHON" pretrain/model.py --preset stories --data "$tokens" --out "$run" --resume auto \
+        "$PYTHON" pretrain/model.py --preset "$preset" --data "$tokens" --out "$run" --resume auto \
         --export "$base" ${with_choices[@]+"${with_choices[@]}"} "$@"
     step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
 }

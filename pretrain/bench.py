@@ -33,10 +33,8 @@ SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
     "d384": (6, 6, 384, 8), "124m": (12, 12, 768, 4), "tiny": (1, 2, 32, 2)}
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
-              "--embedding_std=0.02", "--optimizer=adamw", "--z_loss=0", "--schedule=cosine", "--min_lr=0.1"]
-# For 1,000 steps on stories alone, without primers to keep: high rates and short memories (NOTES.md).
-OUR_RECIPE = ["--mlp=relu2", "--n_head=3", "--lr=2e-2", "--beta1=0.8", "--muon_lr=0.04", "--momentum=0.8",
-              "--embedding_std=0.2", "--schedule=linear", "--min_lr=0"]
+              "--n_head=4", "--embedding_std=0.02", "--optimizer=adamw", "--beta1=0.9", "--z_loss=0",
+              "--schedule=cosine", "--min_lr=0.1"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
@@ -171,10 +169,9 @@ def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
         subprocess.run([*run, "train", settings.text / "train.txt", "--vocab_size", str(settings.vocab_size),
                         "--special_tokens", "<|endoftext|>", "--out", tokenizer], check=True)
         subprocess.run([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", tokens], check=True)
-    command = [sys.executable, HERE / "model.py", "--preset", "stories", "--data", tokens, "--out",
+    command = [sys.executable, HERE / "model.py", "--preset", "text", "--data", tokens, "--out",
                scratch / "run", "--minutes", str(settings.minutes), "--max_steps", "0", "--sample_every", "0",
-               "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", "--curriculum", "0",
-               "--block_size", "256", "--micro_batch", "8", *flags]
+               "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", *flags]
     began, cpu = time.monotonic(), os.times()
     subprocess.run([str(word) for word in command], check=True)
     seconds, after = time.monotonic() - began, os.times()
@@ -240,7 +237,7 @@ def measure(case: str, settings: Settings, scratch: Path) -> dict:
     if case == "generation":
         return generation(settings, scratch)
     if case.startswith("loss"):
-        flags = OUR_RECIPE if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
+        flags = [] if case == "loss_ours" else [*GPT2_BLOCK, "--lr", case.rsplit("_", 1)[1]]
         return training_loss(flags, settings, scratch)
     shape, who = case.split("_", 1)
     return training_speed(who, SHAPES["tiny" if settings.tiny else shape], 256, settings, scratch,

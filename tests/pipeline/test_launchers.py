@@ -154,6 +154,7 @@ def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
     done = clone(*command, cwd=caller)
     assert done.returncode == 0, done.stderr
     assert f"data/prepare.py file {caller}/my book.txt --name mine --kind text --val_share 0.05" in done.calls
+    assert any(call.startswith("pretrain/model.py --preset text ") for call in done.calls)
     assert not any("checkers.py" in call for call in done.calls), "only our own instructions have checkers"
     assert scripts(clone(*command, cwd=caller)) == ["data/summary.py mine"]
 
