@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +38,13 @@ from lora import (
 
 PREFIX = "base_model.model."
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+# Of PEFT's LoraConfig: what is more than a branch beside a linear layer ...
+UNSUPPORTED = (
+    "bias", "modules_to_save", "layer_replication", "trainable_token_indices", "lora_bias", "target_parameters",
+    "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config", "velora_config",
+    "monteclora_config",
+)
+PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # ... and starts that leave the base as it is
 
 
 @dataclass
@@ -268,17 +276,31 @@ def read_config(path: Path) -> dict:
         raise InputError(
             f"{path}: not a LoRA adapter (peft_type {config.get('peft_type') if isinstance(config, dict) else None})"
         )
-    for key, allowed in (("bias", ("none", None)), ("modules_to_save", (None, [])), ("layer_replication", (None, []))):
-        if config.get(key) not in allowed:
+    for key in UNSUPPORTED:
+        if config.get(key) not in (None, False, [], {}, "none"):
             raise InputError(f"{path}: {key} = {config[key]!r} is not supported")
+    if (start := config.get("init_lora_weights", True)) not in PLAIN_STARTS:
+        raise InputError(
+            f"{path}: init_lora_weights = {start!r} changes the base model as well; convert the adapter in PEFT, with "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        )
     for key in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(key) or {}, dict):
             raise InputError(f"{path}: {key} must be an object")
+        for name, value in (config.get(key) or {}).items():
+            check_positive(value, f"{path}: {key} of '{name}'")
     for key in ("r", "lora_alpha"):
-        value = config.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-            raise InputError(f"{path}: {key} = {value!r} is not a positive number")
+        check_positive(config.get(key), f"{path}: {key}")
+    dropout = config.get("lora_dropout") or 0
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise InputError(f"{path}: lora_dropout = {dropout!r} is not a share from 0 to below 1")
     return config
+
+
+def check_positive(value, what: str):
+    """InputError unless the value is a positive number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise InputError(f"{what} = {value!r} is not a positive number")
 
 
 def load_adapter(folder, model) -> Adapter:
@@ -352,7 +374,13 @@ def check_header(path: Path, config: dict, shapes: dict, layers: dict) -> dict[s
 
 
 def pattern_value(pattern: dict, name: str, default):
-    """The value of the first key that is the layer's name or the end of it, as PEFT matches rank_pattern and
-    alpha_pattern.
+    """The value of the first key, a regular expression, that is the layer's name or the end of it, as PEFT matches
+    rank_pattern and alpha_pattern.
     """
-    return next((value for key, value in pattern.items() if name == key or name.endswith(f".{key}")), default)
+    for key, value in pattern.items():
+        try:
+            if re.match(rf"(.*\.)?({key})$", name):
+                return value
+        except re.error as error:
+            raise InputError(f"{CONFIG}: '{key}' is no regular expression ({error})") from None
+    return default

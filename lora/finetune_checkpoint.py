@@ -6,11 +6,12 @@ differences. Randomness needs no state: order and dropout of update u depend on 
 """
 
 import fcntl
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from adapters import write_atomically
+from adapters import CONFIG, WEIGHTS, write_atomically
 from finetune_settings import InputError, Settings
 
 FILE = "checkpoint.pt"
@@ -44,11 +45,14 @@ def load_tensors(model, tensors: dict):
         here[name].copy_(tensor)
 
 
-def identity(s: Settings, data: str, base: str, world: int) -> dict:
-    """What must be the same for a run to continue; data and base are hashes."""
+def identity(s: Settings, data: str, evaluation: str, base: str, world: int) -> dict:
+    """What must be the same for a run to continue; data, evaluation and base are hashes."""
+    start = [Path(s.lora_load_path, name).read_bytes() for name in (CONFIG, WEIGHTS) if s.lora_load_path]
     return {
         **{key: value for key, value in asdict(s).items() if key not in FREE},
         "training data": data,
+        "evaluation data": evaluation,
+        "loaded adapter": hashlib.sha256(b"".join(start)).hexdigest()[:16] if start else "",
         "base weights": base,
         "processes": world,
     }

@@ -4,16 +4,19 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_settings import InputError, Settings
-from instructions import Examples, encode_records, read_records, split_records
+from instructions import Examples, asking_template, encode_records, read_records, split_records
 
 
 @dataclass
 class Data:
-    """Tokenised training and evaluation examples, and some evaluation records to show answers for."""
+    """Tokenised training and evaluation examples, some evaluation records to show answers for, and the template that
+    asks the model as it was trained.
+    """
 
     train: Examples
     evaluation: Examples | None
     show: list
+    template: str
 
 
 def load_data(s: Settings, tokenizer, max_length: int) -> Data:
@@ -33,7 +36,8 @@ def load_data(s: Settings, tokenizer, max_length: int) -> Data:
     evaluation = encode(held_out, s.eval_data_path or s.data_path) if held_out else None
     if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
         train, evaluation = split_examples(train, s.eval_ratio)
-    return Data(train, evaluation, [record for record in held_out[:4] if "instruction" in record])
+    show = [record for record in held_out[:4] if "instruction" in record]
+    return Data(train, evaluation, show, asking_template(records, s.template))
 
 
 def split_examples(examples: Examples, ratio: float):
@@ -53,8 +57,10 @@ def split_examples(examples: Examples, ratio: float):
     return part(kept), part(held)
 
 
-def data_hash(examples: Examples) -> str:
-    """Short hash of the tokens and labels that are trained on."""
+def data_hash(examples: Examples | None) -> str:
+    """Short hash of the tokens and labels, "" where there are none."""
+    if examples is None:
+        return ""
     return hashlib.sha256(
         examples.tokens.tobytes() + examples.starts.tobytes() + examples.first_label.tobytes()
     ).hexdigest()[:16]

@@ -14,7 +14,6 @@ import signal
 import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -22,9 +21,9 @@ from adapters import write_atomically
 from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
 from finetune_data import Data, data_hash, load_data
 from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model
-from finetune_output import save_results
+from finetune_output import check_places, save_results
 from finetune_report import Journal, write_report
-from finetune_settings import Settings, check_settings, run_folder, shareable
+from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
 from fused_head import CastLoss
 from instructions import render
 from packing import pack, pad, plan_epoch
@@ -41,8 +40,8 @@ class Diverged(RuntimeError):  # noqa: N818
 class Stopped(RuntimeError):  # noqa: N818
     """Interrupted by a signal, after the update was finished and a checkpoint saved."""
 
-    def __init__(self, number: int, folder: Path):
-        super().__init__(f"stopped by signal {number}; the same command with --output_dir_name {folder.name} continues")
+    def __init__(self, number: int, name: str):
+        super().__init__(f"stopped by signal {number}; the same command with --output_dir_name {name} continues")
         self.status = 128 + number
 
 
@@ -163,14 +162,17 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     Stopped.
     """
     check_settings(s)
+    check_places(s)
     torch.set_float32_matmul_precision(s.matmul_precision)
     device = choose_device(s.device, int(os.environ.get("LOCAL_RANK", 0)))
     dtype = choose_dtype(s.dtype, device)
     tokenizer = load_tokenizer(s.model_name_or_path, s.trust_remote_code)
     model, base_hash = prepare_model(s, device, dtype, len(tokenizer))
     max_length = min(s.max_length, getattr(model.config, "max_position_embeddings", None) or s.max_length)
-    render(s.template, "", "", "", tokenizer)  # a template that does not work is to fail now, not after training
+    render(s.template, "x", "", "x", tokenizer)  # a template that does not work is to fail now, not after training
     data = data or load_data(s, tokenizer, max_length)
+    if s.patience and data.evaluation is None:
+        raise InputError(f"--patience {s.patience} needs an evaluation set; give --eval_ratio or --eval_data_path")
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     trainer = Trainer(s, model, data, device, dtype, rank, world, pad_id)
     optimizer = make_optimizer(s, model)
@@ -179,7 +181,7 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     with ExitStack() as stack:
         if rank == 0:
             stack.enter_context(lock_folder(folder))
-        who = identity(s, data_hash(data.train), base_hash, world)
+        who = identity(s, data_hash(data.train), data_hash(data.evaluation), base_hash, world)
         progress = load_checkpoint(folder, model, optimizer, who) if s.resume == "auto" else None
         progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False}
         journal = stack.enter_context(closing(Journal(folder, progress["step"], quiet=rank > 0)))
@@ -193,7 +195,7 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
             load_checkpoint(folder, model, None, None, "best.pt")
             progress["eval_loss"] = progress["best"]
         if rank == 0:
-            save_results(s, model, tokenizer, folder, base_hash)
+            save_results(s, model, tokenizer, folder, base_hash, data.template)
             write_report(s, model, tokenizer, data, folder)
     return {
         "folder": str(folder),
@@ -210,7 +212,7 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
     trained = sum(p.numel() for p in trainer.parameters)
     whole = sum(p.numel() for p in trainer.model.parameters())
     kind = "LoRA" if s.use_lora else "full"
-    journal.say(f"{kind} fine-tuning of {shareable(s.model_name_or_path)} in {folder}")
+    journal.say(f"{kind} fine-tuning of {shareable(s.model_name_or_path)} in {shareable(str(folder))}")
     journal.say(
         f"{trained:,} of {whole:,} parameters trained ({trained / whole:.2%}), "
         f"{str(dtype).removeprefix('torch.')} on {world} x {trainer.device.type}"
@@ -292,7 +294,7 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
                 journal.flush()
                 save_checkpoint(folder, trainer.model, optimizer, progress, who)
             if stop and not progress["done"]:
-                raise Stopped(caught[0] if caught else signal.SIGTERM, folder)
+                raise Stopped(caught[0] if caught else signal.SIGTERM, s.output_dir_name or folder.name)
     finally:
         bar.close()
         journal.flush()

@@ -1,5 +1,6 @@
 """The base model and its tokenizer, made ready for training: device, types, fused operations, adapter, attention."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import finetune_quiet  # noqa: F401  (before transformers)
@@ -8,7 +9,7 @@ import transformers
 from adapters import base_sha256, install_adapter, load_adapter
 from finetune_settings import InputError, Settings
 from fused_operations import fuse_operations
-from packed_attention import use_packed_attention
+from packing_check import pack_checked
 from torch import nn
 
 from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
@@ -67,12 +68,12 @@ def load_base(name: str, dtype=torch.float32, device="cpu", trust_remote_code: b
 
 
 def set_dropout(model, rate: float):
-    """Gives every dropout of the model this rate, those that are plain numbers (attention) included."""
+    """Gives every dropout of the model this rate, those included that are plain numbers, whatever their names."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
-        for name in ("attention_dropout", "attn_dropout", "dropout_prob"):
-            if isinstance(getattr(module, name, None), float):
+        for name, value in vars(module).items():
+            if isinstance(value, float) and ("drop" in name or "jitter" in name):
                 setattr(module, name, rate)
 
 
@@ -99,21 +100,21 @@ def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained
             f"the tokenizer of '{s.model_name_or_path}' has {trained_vocabulary} tokens, its model only {vocabulary}"
         )
     base_hash = base_sha256(model)
+    set_dropout(model, s.base_dropout)
     if s.use_lora:
         torch.manual_seed(s.seed)
         if s.lora_load_path:
-            install_adapter(model, load_adapter(s.lora_load_path, model))
+            install_adapter(model, replace(load_adapter(s.lora_load_path, model), dropout=s.dropout))
         else:
             convert_linear_layer_to_lora(
                 model, s.lora_module_name, s.lora_dim, s.lora_scaling, s.dropout, s.rslora, s.lora_init, s.dora
             )
         only_optimize_lora_parameters(model)
-    set_dropout(model, s.base_dropout)
     fuse_operations(model)
     if s.base_int8:
         quantise_base(model)
     if s.packing:
-        use_packed_attention(model)
+        pack_checked(model, s.max_length, exact=dtype == torch.float32 and s.matmul_precision == "highest")
     if s.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model.train(), base_hash

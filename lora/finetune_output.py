@@ -9,25 +9,39 @@ from pathlib import Path
 from adapters import adapter_of, install_adapter, save_adapter, write_atomically
 from finetune_model import load_base
 from finetune_settings import TEMPLATES, InputError, Settings, shareable
+from packed_attention import own_attention
 
 from lora import convert_lora_to_linear_layer, merge_lora
 
 TEMPLATE = "prompt_template.json"
 
 
-def save_results(s: Settings, model, tokenizer, folder: Path, base_hash: str):
+def check_places(s: Settings):
+    """Refuses, before anything is trained, an output that would take the place of something else."""
+    if s.adapter_out and Path(s.adapter_out).exists() and not Path(s.adapter_out).is_dir():
+        raise InputError(f"--adapter_out {s.adapter_out} is a file; give a folder")
+    if not s.model_out:
+        return
+    place = Path(s.model_out).resolve()
+    if place == Path(s.model_name_or_path).resolve():
+        raise InputError(f"--model_out {s.model_out} is the base model itself; give another folder")
+    if place.exists() and not (place / TEMPLATE).exists() and not (place.is_dir() and not any(place.iterdir())):
+        raise InputError(f"--model_out {s.model_out} holds something else than a model of lora/train.py; give another")
+
+
+def save_results(s: Settings, model, tokenizer, folder: Path, base_hash: str, template: str):
     """The adapter in the run folder and in adapter_out; the whole model in model_out (in full fine-tuning always)."""
     if not s.use_lora:
-        save_model(model, tokenizer, s.model_out or folder / "model", s.template)
+        save_model(model, tokenizer, s.model_out or folder / "model", template)
         return
     adapter = adapter_of(model, shareable(s.model_name_or_path), base_hash)
     for place in filter(None, (folder / "adapter", s.adapter_out)):
         save_adapter(adapter, place, model)
-        save_template(Path(place), s.template)
+        save_template(Path(place), template)
     if s.model_out:  # into the base as it is stored, not as it was rounded for training
         base = load_base(s.model_name_or_path, "auto", trust_remote_code=s.trust_remote_code)
         merged = convert_lora_to_linear_layer(merge_lora(install_adapter(base, adapter)))
-        save_model(merged, tokenizer, s.model_out, s.template)
+        save_model(merged, tokenizer, s.model_out, template)
 
 
 def save_template(folder: Path, template: str):
@@ -50,17 +64,18 @@ def load_template(folder) -> str | None:
 
 
 def save_model(model, tokenizer, place, template: str):
-    """A Hugging Face folder; complete or absent, because it is written beside and then renamed."""
-    place = Path(place)
-    beside = place.with_name(f"{place.name}.tmp")
+    """A Hugging Face folder: written beside, then renamed; an earlier one goes when the new one stands."""
+    place = Path(place).resolve()
+    beside, old = place.with_name(f".{place.name}.tmp"), place.with_name(f".{place.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
-    attention, model.config.use_cache = model.config._attn_implementation, True
-    model.set_attn_implementation("sdpa")  # not the name of our own, which nobody else has
-    model.save_pretrained(beside)
+    model.config.use_cache = True
+    with own_attention(model):  # packed attention has a name that nobody else knows
+        model.save_pretrained(beside)
+    model.config.use_cache = False
     tokenizer.save_pretrained(beside)
     save_template(beside, template)
-    model.set_attn_implementation(attention)
-    model.config.use_cache = False
     if place.exists():
-        shutil.rmtree(place)
+        shutil.rmtree(old, ignore_errors=True)
+        place.rename(old)
     beside.rename(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,8 @@ from adapters import write_atomically
 from curves import plot_run
 from decoding import complete, end_tokens
 from finetune_settings import Settings
-from instructions import render, tokenize
+from instructions import render, tokenize_prompts
+from packed_attention import own_attention
 from torch.utils.tensorboard import SummaryWriter
 
 PROMPTS = (  # the seed's four
@@ -31,9 +32,8 @@ class Journal:
             return
         path = folder / "metrics.jsonl"
         kept = [line for line in read_metrics(path) if line["step"] <= step] if step and path.exists() else []
-        self.metrics = open(path, "w", encoding="utf-8")  # noqa: SIM115
-        for line in kept:
-            self.metrics.write(json.dumps(line) + "\n")
+        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        self.metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self.log = open(folder / "train_log.txt", "a" if step else "w", encoding="utf-8")  # noqa: SIM115
         self.board = SummaryWriter(str(folder), purge_step=step + 1)
         self.last = 0.0
@@ -50,7 +50,7 @@ class Journal:
             return
         line = {
             "step": step,
-            **{key: round(value, 6) if isinstance(value, float) else value for key, value in values.items()},
+            **{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in values.items()},
         }
         self.metrics.write(json.dumps(line) + "\n")
         self.log.write("  ".join(f"{key} {value:.6g}" for key, value in line.items()) + "\n")
@@ -98,24 +98,22 @@ def write_report(s: Settings, model, tokenizer, data, folder: Path):
     write_atomically(folder / "train_data.json", json.dumps(curves).encode())
     plot_run(folder, folder / "learning_curve.png")
     if s.response_tokens:
-        write_atomically(folder / "response.txt", answers(s, model, tokenizer, data.show).encode())
+        write_atomically(folder / "response.txt", answers(s, model, tokenizer, data).encode())
 
 
-def answers(s: Settings, model, tokenizer, records: list) -> str:
+def answers(s: Settings, model, tokenizer, data) -> str:
     """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p
     0.92.
     """
     asked = [(prompt, "", None) for prompt in PROMPTS]
-    asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in records]
-    texts = [render(s.template, instruction, extra, "", tokenizer)[0] for instruction, extra, _ in asked]
+    asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in data.show]
+    texts = [render(data.template, instruction, extra, "", tokenizer)[0] for instruction, extra, _ in asked]
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
     room = max(context - s.response_tokens, 1)  # a longer prompt loses its beginning
-    prompts = [ids[-room:] for ids in tokenize(texts, tokenizer, start=s.template != "chat")]
+    prompts = [ids[-room:] for ids in tokenize_prompts(texts, tokenizer, data.template)]
     model.eval()
-    attention = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    replies = complete(model, prompts, end_tokens(model, tokenizer), s.response_tokens, 0.7, 0.92, s.seed)
-    model.set_attn_implementation(attention)
+    with own_attention(model):
+        replies = complete(model, prompts, end_tokens(model, tokenizer), s.response_tokens, 0.7, 0.92, s.seed)
     model.train()
     parts = []
     for (instruction, extra, reference), reply in zip(asked, replies, strict=True):

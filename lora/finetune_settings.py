@@ -1,14 +1,15 @@
 """The settings of lora/train.py, with the seed's names and defaults, and what can be said about them without torch."""
 
+import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "data" / "runs" / "lora"
-TEMPLATES = ("seed", "alpaca", "plain", "chat")
+TEMPLATES = ("seed", "alpaca", "plain", "chat", "raw")
 
 
 class InputError(ValueError):
@@ -31,7 +32,9 @@ class Settings:
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
     template: Literal[TEMPLATES] = "seed"
-    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template"""
+    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template; raw:
+    nothing is added
+    """
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
     train_on_prompt: bool = False
@@ -48,7 +51,7 @@ class Settings:
     of the blocks
     """
     lora_load_path: str = ""
-    """adapter folder (PEFT's format) to start from; its rank and alpha hold, not the flags'"""
+    """adapter folder (PEFT's format) to start from; its layers, rank and alpha hold, --dropout is the flag's"""
     lora_init: Literal["zero", "pissa"] = "zero"
     """zero: B = 0; pissa: the leading singular vectors of each weight"""
     dropout: float = 0.0
@@ -104,8 +107,8 @@ class Settings:
     """
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: a third more work, far less memory"""
-    device: str = "auto"
-    """auto, cpu or cuda"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to compute; auto: on a GPU if there is one"""
 
     output_dir_name: str = ""
     """run folder: a name under data/runs/lora or a path; empty: MODEL-METHOD-TIME"""
@@ -125,6 +128,10 @@ class Settings:
 
 def check_settings(s: Settings):
     """Raises InputError naming the flag and its value."""
+    for field in fields(s):
+        value = getattr(s, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"--{field.name} is {value}; it must be a number")
     for name in (
         "max_length",
         "lora_dim",
@@ -135,19 +142,25 @@ def check_settings(s: Settings):
     ):
         if getattr(s, name) < 1:
             raise InputError(f"--{name} is {getattr(s, name)}; it must be at least 1")
-    for name in ("lr", "lora_scaling", "loraplus_ratio"):
+    for name in ("lr", "lora_scaling", "loraplus_ratio", "epochs"):
         if not getattr(s, name) > 0:
             raise InputError(f"--{name} is {getattr(s, name)}; it must be above 0")
     for name in ("dropout", "base_dropout", "eval_ratio", "lr_warmup_ratio"):
         if not 0 <= getattr(s, name) < 1:
             raise InputError(f"--{name} is {getattr(s, name)}; it must be at least 0 and below 1")
-    for name in ("epochs", "max_steps", "minutes", "weight_decay", "max_grad_norm", "patience", "save_interval"):
+    for name in ("max_steps", "minutes", "weight_decay", "max_grad_norm", "patience", "save_interval",
+                 "response_tokens", "seed"):
         if getattr(s, name) < 0:
             raise InputError(f"--{name} is {getattr(s, name)}; it must not be negative")
+    if s.seed >= 2**32:
+        raise InputError(f"--seed is {s.seed}; it must be below 2^32")
     if not s.use_lora:
         for name in ("adapter_out", "lora_load_path", "base_int8"):
             if getattr(s, name):
                 raise InputError(f"--{name} belongs to LoRA; give --use_lora True, or --model_out for full fine-tuning")
+    for name in ("dora", "rslora", "lora_module_name", "lora_init") if s.lora_load_path else ():
+        if getattr(s, name) != getattr(Settings, name):
+            raise InputError(f"--{name} cannot change the adapter that --lora_load_path loads; leave it out")
     if s.dora and s.lora_init == "pissa":
         raise InputError("--dora with --lora_init pissa is not supported; choose one")
 

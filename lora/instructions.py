@@ -19,11 +19,13 @@ Shapes: L tokens of one example.
 
 import gzip
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from finetune_settings import InputError
+from jinja2 import TemplateError
 
 END_OF_TEXT = "<|endoftext|>"
 SENTIMENT = (" negative", " positive")
@@ -67,14 +69,19 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
         if not tokenizer.chat_template:
             raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
         user = [{"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
-        prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
+        try:
+            prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+            whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
+        except TemplateError as error:
+            raise InputError(f"the model's chat template fails: {error}; use --template seed or alpaca") from None
         if not whole.startswith(prompt):
             raise InputError(
                 "this chat template rewrites the question once it is answered; use --template seed or alpaca"
             )
         return prompt, whole[len(prompt) :].rstrip("\n")
-    raise InputError(f"unknown template '{template}'; use seed, alpaca, plain or chat")
+    if template == "raw":
+        return f"{instruction}{' ' + extra if extra else ''}", f"{answer}{tokenizer.eos_token}"
+    raise InputError(f"unknown template '{template}'; use seed, alpaca, plain, chat or raw")
 
 
 def read_records(path) -> list[dict]:
@@ -85,7 +92,7 @@ def read_records(path) -> list[dict]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except gzip.BadGzipFile as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path}: {error}") from None
     if not text.strip():
         raise InputError(f"{path}: the file is empty")
@@ -111,6 +118,8 @@ def parse(text: str, where):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON (its line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply for a record") from None
 
 
 SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))
@@ -128,6 +137,10 @@ def check_record(record, where: str):
             raise InputError(f"{where}: '{key}' is missing")
         if not isinstance(record[key], str):
             raise InputError(f"{where}: '{key}' must be text, found {type(record[key]).__name__}")
+        try:
+            record[key].encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{where}: '{key}' has half a character (a surrogate) at {error.start}") from None
 
 
 def split_records(records: list, eval_ratio: float) -> tuple[list, list]:
@@ -193,11 +206,26 @@ def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Example
     return Examples(tokens, starts, np.asarray(first, np.int64), dropped, truncated)
 
 
-def tokenize(texts: list[str], tokenizer, start: bool) -> list[list[int]]:
-    """Token ids of each text; `start` adds the token that the model expects at the beginning (BOS), if it has one."""
-    ids = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+def asking_template(records: list[dict], template: str) -> str:
+    """The template that asks as in training: texts, and prompts with their completions, are taken as they are."""
+    return template if template == "chat" or "instruction" in records[0] else "raw"
+
+
+def tokenize(texts: list[str], tokenizer, start: bool, literal: bool = False) -> list[list[int]]:
+    """Token ids of each text; `start` adds the token that the model expects at the beginning (BOS), if it has one.
+
+    literal: the name of a special token is text like any other.
+    """
+    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=literal)["input_ids"] if texts else []
     bos = tokenizer.bos_token_id if start and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else None
     return ids if bos is None else [[bos, *row] for row in ids]
+
+
+def tokenize_prompts(prompts: list[str], tokenizer, template: str) -> list[list[int]]:
+    """Token ids of rendered prompts. Special tokens are read as such only where the template writes them, or the user
+    the whole prompt: who asks what <|endoftext|> means does not end it.
+    """
+    return tokenize(prompts, tokenizer, start=template != "chat", literal=template not in ("chat", "raw"))
 
 
 def encode_records(
@@ -234,7 +262,7 @@ def encode_records(
                 raise InputError(
                     f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}"
                 )
-            pairs.append((sentiment_prompt(record["text"]), SENTIMENT[record["label"]] + eos))
+            pairs.append((sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + eos))
         elif "instruction" in record:
             extra = record.get("input", "")
             extra = "" if extra.strip().lower() in ("<noinput>", "noinput") else extra
@@ -243,8 +271,13 @@ def encode_records(
             pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
         else:
             pairs.append((record["prompt"], record["completion"] + eos))
-    prompts = tokenize([prompt for prompt, _ in pairs], tokenizer, start=not chat)
-    answers = tokenize([answer for _, answer in pairs], tokenizer, start=False)
+    template = asking_template(records, template)
+    prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
+    answers = [answer.removesuffix(eos) for _, answer in pairs]
+    answers = tokenize(answers, tokenizer, start=False, literal=template not in ("chat", "raw"))
+    for answer in answers:
+        if not (chat and answer and answer[-1] in tokenizer.all_special_ids):  # chat templates have ends of their own
+            answer.append(tokenizer.eos_token_id)
     both = zip(prompts, answers, strict=True)
     if train_on_prompt:
         both = (([], [*prompt, *answer]) for prompt, answer in both)

@@ -134,6 +134,12 @@ class LoRALinear(nn.Module):
     @torch.no_grad()
     def start_from_singular_vectors(self):
         """PiSSA: sAB = the best rank-R approximation of W^T, by a truncated SVD."""
+        if self.lora_dim > min(self.weight.shape):
+            raise InputError(
+                f"lora_dim is {self.lora_dim}, but a layer of {self.in_features} x {self.out_features} has only "
+                f"{min(self.weight.shape)} singular vectors for pissa; lower --lora_dim, or leave the layer out with "
+                "--lora_module_name"
+            )
         u, s, vh = torch.linalg.svd(dense(self.weight, torch.float32).t(), full_matrices=False)  # W^T = u s vh
         r, root = self.lora_dim, (s[: self.lora_dim] / self.lora_scaling).sqrt()
         self.lora_right_weight.copy_(u[:, :r] * root)

@@ -7,8 +7,11 @@ On a GPU in 16 bits attention is torch's variable-length flash kernel. Elsewhere
 one call together, right-padded for that moment only: a causal query never sees what lies to its right, so padding
 needs no mask. A beginning that sequences share is copied to each of them, so that all see their own keys.
 
-Shapes: N tokens of the row, n sequences, S the longest of a group, H heads, D head size.
+Shapes: N tokens of the row, n sequences, S the longest of a group, H heads, D head
+size, D_v that of the values where it is another.
 """
+
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +25,29 @@ KEPT = 128  # tokens; probabilities of longer sequences are not kept for the bac
 
 
 def use_packed_attention(model):
-    """Makes the model attend within the sequences of `pack`; model.set_attn_implementation("sdpa") undoes it."""
+    """Makes the model attend within the sequences of `pack`."""
     AttentionInterface.register(NAME, packed_causal_attention)
     if not model._can_set_attn_implementation():
         raise InputError(
             f"{type(model).__name__} has an attention of its own that cannot be replaced; use --packing False"
         )
-    model.set_attn_implementation(NAME)
+    if model.config._attn_implementation != NAME:
+        model.unpacked_attention = model.config._attn_implementation
+        model.set_attn_implementation(NAME)
     return model
+
+
+@contextmanager
+def own_attention(model):
+    """The model with the attention that it came with, to generate and to be saved."""
+    packed = model.config._attn_implementation == NAME
+    if packed:
+        model.set_attn_implementation(model.unpacked_attention)
+    try:
+        yield
+    finally:
+        if packed:
+            model.set_attn_implementation(NAME)
 
 
 def packed_causal_attention(
@@ -44,7 +62,7 @@ def packed_causal_attention(
     layout: Layout | None = None,
     **options,
 ):
-    """Attention within each sequence. query (1, H, N, D), key and value (1, H_kv, N, D) -> ((1, N, H, D), None)."""
+    """Attention within each sequence. query and key (1, H, N, D), value (1, H_kv, N, D_v) -> ((1, N, H, D_v), None)."""
     if layout is None:
         raise InputError(
             f"{type(module).__name__} does not hand the packing layout to its attention; use --packing False"
@@ -64,7 +82,7 @@ def packed_causal_attention(
         out = ShortAttention.apply(q, k, v, layout, scale, window)
     else:
         out = grouped_attention(q, k, v, layout, scale, dropout, window)
-    return out.transpose(0, 1)[None], None
+    return out.transpose(0, 1)[None].contiguous(), None  # some families take a view of it
 
 
 def flash_attention(query, key, value, layout, scale, window):
@@ -79,8 +97,8 @@ def flash_attention(query, key, value, layout, scale, window):
 
 
 def grouped_attention(query, key, value, layout, scale, dropout, window):
-    """Sequences of similar length together, by torch's own attention. (H, N, D) each -> (H, N, D)."""
-    outputs = torch.zeros_like(query)
+    """Sequences of similar length together, by torch's own attention. Query and key (H, N, D) -> (H, N, D_v)."""
+    outputs = torch.zeros_like(value)
     for group in layout.groups:
         q, k, v = (select(tensor, group).unflatten(0, (-1, group.sequences)) for tensor in (query, key, value))
         seen = None if window is None or window >= group.longest else visible(group.longest, window, q.device)
@@ -105,24 +123,25 @@ class ShortAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, query, key, value, layout, scale, window):
-        """query, key, value (H, N, D) -> (H, N, D)."""
+        """Query and key (H, N, D), value (H, N, D_v) -> (H, N, D_v)."""
         query, key, value = (tensor.contiguous() for tensor in (query, key, value))
-        out, saved = torch.empty_like(query), []
+        out, saved = torch.empty_like(value), []
         for group in layout.groups:
             q, k, v = (select(tensor, group) for tensor in (query, key, value))
             p = probabilities(q, k, scale, window)
             place(out, group, torch.bmm(p, v))
             saved += [q, k, v, p if group.longest <= KEPT else None]
         ctx.save_for_backward(*saved)
-        ctx.layout, ctx.scale, ctx.window = layout, scale, window
+        ctx.size, ctx.layout, ctx.scale, ctx.window = query.shape, layout, scale, window
         return out
 
     @staticmethod
     def backward(ctx, g):
-        """Gradients of query, key and value for g (H, N, D)."""
+        """Gradients of query, key and value for g (H, N, D_v)."""
         from cpu_loops import add_rows_, causal_softmax_backward_
 
-        g, gradients = g.contiguous(), torch.zeros(3, *g.shape, dtype=g.dtype)
+        g, (H, N, D) = g.contiguous(), ctx.size
+        gradients = [torch.zeros(H, N, size, dtype=g.dtype) for size in (D, D, g.shape[2])]
         for i, group in enumerate(ctx.layout.groups):
             q, k, v, p = ctx.saved_tensors[4 * i : 4 * i + 4]
             p = probabilities(q, k, ctx.scale, ctx.window) if p is None else p
@@ -133,7 +152,7 @@ class ShortAttention(torch.autograd.Function):
             causal_softmax_backward_(p, ds, ctx.scale, ctx.window)
             parts = torch.bmm(ds, k), torch.bmm(ds.transpose(1, 2), q), torch.bmm(p.transpose(1, 2), padded)
             for total, part in zip(gradients, parts, strict=True):  # a shared token's gradients add up
-                add_rows_(total, group.gather, part.view(len(g), -1, g.shape[2]))
+                add_rows_(total, group.gather, part.view(H, -1, total.shape[2]))
         return *gradients, None, None, None
 
 

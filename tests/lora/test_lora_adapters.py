@@ -43,7 +43,8 @@ def test_peft_loads_ours_with_the_same_logits(make_model, randomise, tmp_path, k
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"{a}": 2}, "alpha_pattern": {"{a}": 5}}],
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"rank_pattern": {"{a}": 2}, "alpha_pattern": {"{a}": 5}},
+     {"rank_pattern": {r".*\.0\..*{a}": 2}, "alpha_pattern": {r".*\.0\..*{a}": 5}}],
     ids=str,
 )
 @pytest.mark.parametrize(("kind", "bias"), [("gpt2", True), ("llama", False), ("qwen3", True)])
@@ -166,6 +167,14 @@ def change_config(folder, **values):
         ({"lora_alpha": float("nan")}, "lora_alpha"),
         ({"rank_pattern": {"c_attn": 7}}, "c_attn.*says 7"),
         ({"rank_pattern": [1]}, "rank_pattern"),
+        ({"rank_pattern": {"c_(": 4}}, "no regular expression"),
+        ({"alpha_pattern": {"c_attn": "x"}}, "alpha_pattern of 'c_attn' = 'x'"),
+        ({"alpha_pattern": {"c_attn": None}}, "alpha_pattern of 'c_attn' = None"),
+        ({"lora_dropout": "x"}, "lora_dropout = 'x'"),
+        ({"lora_dropout": 5}, "lora_dropout = 5"),
+        ({"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4.*changes the base"),
+        ({"alora_invocation_tokens": [1, 2]}, "alora_invocation_tokens"),
+        ({"target_parameters": ["x"]}, "target_parameters"),
         ({"peft_type": "IA3"}, "IA3"),
         ({"bias": "all"}, "bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),

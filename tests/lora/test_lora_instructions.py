@@ -61,8 +61,23 @@ def test_chat_template_trains_the_reply_and_its_end(tokenizer):
             texts(encode_records([{"prompt": "Add.\n1 2", "completion": "3"}], tokenizer, "chat"), tokenizer)
             == expected
         )
+        tokenizer.chat_template = tokenizer.chat_template.replace("<|endoftext|>", "")  # says nothing at the end
+        expected = ("<user>Add.\n1 2\n<assistant>", "3<|endoftext|>")
+        assert texts(encode_records([RECORD], tokenizer, "chat"), tokenizer) == expected
+        tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+        with pytest.raises(InputError, match="chat template fails: roles must alternate"):
+            encode_records([RECORD], tokenizer, "chat")
     finally:
         tokenizer.chat_template = None
+
+
+def test_special_tokens_in_a_users_words_are_words(tokenizer):
+    record = {"instruction": "Explain <|endoftext|> please.", "output": "It <|endoftext|> ends."}
+    example = encode_records([record], tokenizer, "plain")
+    assert texts(example, tokenizer) == ("Explain <|endoftext|> please.\n", "It <|endoftext|> ends.<|endoftext|>")
+    assert (example[0] == tokenizer.eos_token_id).sum() == 1
+    pair = encode_records([{"prompt": "a<|endoftext|>b", "completion": "c"}], tokenizer)
+    assert (pair[0] == tokenizer.eos_token_id).sum() == 2, "a prompt of one's own is taken as it is"
 
 
 def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
@@ -155,6 +170,8 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", '["x"]', "record 1: expected an object"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
+        ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.json", '[{"instruction": "\\ud800", "output": "y"}]', "record 1: 'instruction' has half a character"),
         ("a.txt", " \n", "empty"),
     ],
 )
@@ -174,6 +191,9 @@ def test_bad_utf8_bad_gzip_and_gzip(tmp_path):
     (tmp_path / "b.jsonl.gz").write_bytes(b"no gzip")
     with pytest.raises(InputError, match=r"b\.jsonl\.gz"):
         read_records(tmp_path / "b.jsonl.gz")
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(json.dumps(RECORD).encode())[:-12])
+    with pytest.raises(InputError, match=r"cut\.jsonl\.gz"):
+        read_records(tmp_path / "cut.jsonl.gz")
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(json.dumps(RECORD).encode()))
     assert read_records(tmp_path / "c.jsonl.gz") == [RECORD]
 

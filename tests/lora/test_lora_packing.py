@@ -16,10 +16,16 @@ from torch import nn
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    FalconH1Config,
+    FalconH1ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    JetMoeConfig,
+    JetMoeForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     OPTConfig,
@@ -83,6 +89,15 @@ def families(make_model):
         ),
         "phi3": lambda: Phi3ForCausalLM(Phi3Config(**SMALL, num_key_value_heads=4)),
         "neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**SMALL)),
+        "jetmoe": lambda: JetMoeForCausalLM(
+            JetMoeConfig(vocab_size=320, hidden_size=32, intermediate_size=16, num_hidden_layers=2,
+                         num_key_value_heads=2, kv_channels=8, num_local_experts=4)
+        ),
+        "deepseek_v3, values of another size": lambda: DeepseekV3ForCausalLM(
+            DeepseekV3Config(**SMALL, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16, qk_rope_head_dim=8,
+                             qk_nope_head_dim=8, v_head_dim=12, moe_intermediate_size=16, n_routed_experts=4, n_group=1,
+                             topk_group=1, num_experts_per_tok=2, first_k_dense_replace=1)
+        ),
         "opt": lambda: OPTForCausalLM(
             OPTConfig(
                 vocab_size=320,
@@ -130,6 +145,33 @@ def test_packed_and_padded_equal_one_sequence_at_a_time(make_model, randomise, f
             torch.testing.assert_close(
                 others[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item() + 1e-7
             )
+
+
+def test_families_that_need_care(make_model):
+    """jetmoe takes a view of attention's output; deepseek's values have a head size of their own."""
+    for family in ("jetmoe", "deepseek_v3, values of another size"):
+        torch.manual_seed(0)
+        model, examples = families(make_model)[family]().train(), make_examples()
+        loss, gradients = loss_and_gradients(model, lambda m=model, e=examples: one_by_one(m, e))
+        use_packed_attention(model)
+        for precision in ("fp32", "bf16"):
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                batch = pack(examples, range(9))
+                other, others = loss_and_gradients(model, lambda m=model, b=batch: labelled_loss(m, b))
+            torch.testing.assert_close(other, loss.float(), rtol=1e-6 if precision == "fp32" else 1e-2, atol=1e-4)
+            if precision == "fp32":
+                for name, gradient in gradients.items():
+                    torch.testing.assert_close(others[name], gradient, rtol=1e-4,
+                                               atol=1e-5 * gradient.abs().max().item() + 1e-7)
+
+
+def test_a_head_that_scales_is_not_taken_for_plain():
+    model = FalconH1ForCausalLM(FalconH1Config(**SMALL, num_key_value_heads=2, lm_head_multiplier=0.5, mamba_d_ssm=32,
+                                               mamba_n_heads=4, mamba_d_head=8)).train()
+    examples = make_examples()
+    torch.testing.assert_close(
+        labelled_loss(model, pad(examples, range(9))), one_by_one(model, examples), rtol=1e-5, atol=1e-3
+    )
 
 
 def test_a_family_whose_attention_cannot_be_replaced_is_refused_but_padding_works():

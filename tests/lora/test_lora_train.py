@@ -16,13 +16,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from finetune_checkpoint import lock_folder
-from finetune_loop import Diverged, Trainer, fine_tune, load_data
-from finetune_model import load_base, load_tokenizer, prepare_model
-from finetune_report import read_metrics
+from finetune_loop import Diverged, Trainer, fine_tune, load_data, make_optimizer
+from finetune_model import load_base, load_tokenizer, prepare_model, set_dropout
+from finetune_report import Journal, read_metrics
 from finetune_settings import InputError, Settings, run_folder, shareable
 from instructions import encode_records
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 TRAIN = Path(__file__).resolve().parents[2] / "lora" / "train.py"
 CPU = torch.device("cpu")
@@ -137,7 +145,9 @@ def test_lora_run_leaves_its_files_and_peft_agrees(settings, kind, tmp_path, bas
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 3, 6]
     assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
     assert json.loads((folder / "train_data.json").read_text())["train"]["step"] == list(range(1, 7))
-    assert str(Path.home()) not in (folder / "arguments.json").read_text() or Path.home() == Path("/")
+    for name in ("arguments.json", "train_log.txt"):  # only the last part of a folder outside the repository is told
+        assert str(tmp_path) not in (folder / name).read_text(), name
+        assert str(base_folder) not in (folder / name).read_text(), name
     ids = torch.arange(20)[None]
     base = AutoModelForCausalLM.from_pretrained(base_folder / kind)
     with_peft = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(ids).logits
@@ -198,6 +208,88 @@ def test_early_stopping_keeps_the_best(settings, tmp_path):
     ]
     assert result["step"] < 40
     assert result["eval_loss"] == pytest.approx(min(losses[1:]), rel=1e-5)
+
+
+    best = AutoModelForCausalLM.from_pretrained(Path(result["folder"]) / "model")
+    s = settings(use_lora=False)
+    trainer = trainer_for(s)
+    trainer.model.load_state_dict(best.state_dict())
+    assert trainer.evaluate() == pytest.approx(min(losses[1:]), rel=1e-5), "what was saved is the best"
+
+
+def test_decay_and_rates_by_parameter(settings):
+    s = settings(loraplus_ratio=16.0, dora=True, weight_decay=0.02)
+    model = trainer_for(s).model
+    of = {id(p): name.rpartition(".")[2] for name, p in model.named_parameters()}
+    groups = {of[id(p)]: (g["factor"], g["weight_decay"]) for g in make_optimizer(s, model).param_groups
+              for p in g["params"]}
+    assert groups == {"lora_left_weight": (16.0, 0.02), "lora_right_weight": (1.0, 0.02), "lora_magnitude": (1.0, 0.0)}
+
+
+def test_nothing_of_the_users_is_replaced(settings, tmp_path):
+    other = tmp_path / "precious"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years")
+    base = settings().model_name_or_path
+    for place, message in ((other, "something else"), (base, "base model itself"), (other / "thesis.txt", "something")):
+        for use_lora in (True, False):
+            with pytest.raises(InputError, match=message):
+                fine_tune(settings(model_out=str(place), use_lora=use_lora))
+    assert (other / "thesis.txt").read_text() == "years"
+    with pytest.raises(InputError, match="is a file"):
+        fine_tune(settings(adapter_out=str(other / "thesis.txt")))
+    done = fine_tune(settings(model_out=str(tmp_path / "merged"), max_steps=1))
+    again = fine_tune(settings(model_out=str(tmp_path / "merged"), max_steps=1))
+    assert done["step"] == again["step"] == 1, "an earlier result may be replaced"
+    assert not list(tmp_path.glob(".merged*"))
+
+
+def test_models_without_sdpa_are_exported(settings, tmp_path, tokenizer):
+    config = Gemma2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                          num_attention_heads=2, num_key_value_heads=1, head_dim=8)
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path / "gemma")
+    tokenizer.save_pretrained(tmp_path / "gemma")
+    given = {"model_name_or_path": str(tmp_path / "gemma"), "packing": False, "max_steps": 1, "response_tokens": 2}
+    fine_tune(settings(**given, use_lora=False))
+    fine_tune(settings(**given, output_dir_name=str(tmp_path / "two"), model_out=str(tmp_path / "merged")))
+    assert (tmp_path / "merged" / "model.safetensors").exists()
+
+
+def test_a_model_that_packing_would_mix_up_is_refused(settings, tmp_path, tokenizer):
+    config = Lfm2Config(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+                        num_attention_heads=2, num_key_value_heads=1, layer_types=["conv", "full_attention"],
+                        initializer_range=0.3)
+    Lfm2ForCausalLM(config).save_pretrained(tmp_path / "lfm2")
+    tokenizer.save_pretrained(tmp_path / "lfm2")
+    with pytest.raises(InputError, match=r"does not keep packed sequences apart.*--packing False"):
+        fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2")))
+    assert fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2"), packing=False, max_steps=1))["step"] == 1
+
+
+def test_every_dropout_of_the_base_is_set():
+    config = OPTConfig(vocab_size=99, hidden_size=16, ffn_dim=24, num_hidden_layers=1, num_attention_heads=2,
+                       word_embed_proj_dim=16, dropout=0.2, attention_dropout=0.3)
+    model = OPTForCausalLM(config).train()
+    set_dropout(model, 0.0)
+    ids = torch.arange(9)[None]
+    torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+
+
+def test_prompts_with_completions_are_asked_as_they_were_trained(settings, tmp_path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Tom {i} saw", "completion": " a cat."}) + "\n" for i in range(20)))
+    result = fine_tune(settings(data_path=str(path), response_tokens=2, adapter_out=str(tmp_path / "a")))
+    assert json.loads((tmp_path / "a" / "prompt_template.json").read_text()) == {"template": "raw"}
+    assert "ASSISTANT" not in (Path(result["folder"]) / "response.txt").read_text()
+
+
+def test_metrics_outlive_a_kill_after_resuming(settings, tmp_path):
+    result = fine_tune(settings())
+    path = Path(result["folder"]) / "metrics.jsonl"
+    before = path.read_text()
+    journal = Journal(path.parent, 6)  # what a resumed run opens; killed before anything is flushed
+    assert path.read_text() == before
+    journal.close()
 
 
 def test_a_run_by_the_clock_ends(settings):
@@ -268,6 +360,10 @@ def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
         fine_tune(settings(max_steps=2, lr=1e-3))
     with pytest.raises(InputError, match="training data: "):
         fine_tune(settings(max_steps=2, eval_ratio=0.3))
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps([{"instruction": "Say no.", "output": "no"}]))
+    with pytest.raises(InputError, match="evaluation data: "):
+        fine_tune(settings(max_steps=2, eval_data_path=str(other)))
     fine_tune(settings(max_steps=2, lr=1e-3, resume="never"))
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a readable checkpoint"):
@@ -311,6 +407,15 @@ def test_two_processes_equal_one(settings, tmp_path):
         ({"lora_load_path": "nowhere"}, "nowhere"),
         ({"max_length": 5}, "no example has a label left"),
         ({"device": "cuda"}, "CUDA"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**40}, "seed is 1099511627776"),
+        ({"epochs": 0.0}, "epochs is 0"),
+        ({"epochs": float("nan")}, "epochs is nan"),
+        ({"max_grad_norm": float("nan")}, "max_grad_norm is nan"),
+        ({"response_tokens": -1}, "response_tokens is -1"),
+        ({"lora_init": "pissa", "lora_dim": 4000}, "only .* singular vectors"),
+        ({"patience": 2, "eval_ratio": 0.0}, "patience 2 needs an evaluation set"),
+        ({"lora_load_path": "somewhere", "dora": True}, "--dora cannot change"),
     ],
 )
 def test_mistakes_are_named(settings, options, message):
