@@ -124,11 +124,12 @@ def shades(count):
     return [colormaps["viridis"](0.9 - 0.9 * i / max(count - 1, 1)) for i in range(count)]
 
 
-def plot_runs(runs, out_png, base_loss=None):
+def plot_runs(runs, out_png, base_loss=None, lost=()):
     """Draws several runs in one figure: training loss on the left, evaluation on the right, the scale shared.
 
     runs: (label, run folder, style) in the order of the legend; style is a dict for matplotlib's plot, e.g. its colour.
-    A run that diverged is dotted and says so. base_loss: evaluation loss before any training, as a line.
+    A run that diverged is dotted and says so: one whose evaluations show it, or whose label is in `lost`, for training
+    may have ended before the next evaluation. base_loss: evaluation loss before any training, as a line.
     """
     figure, (left, right) = new_figure(2)
     seen = []
@@ -136,7 +137,7 @@ def plot_runs(runs, out_png, base_loss=None):
         curves = read_metrics(folder)
         (train_steps, train), (eval_steps, evals) = curves["loss"], curves["eval_loss"]
         style = {**style}
-        if diverged(evals):
+        if label in lost or diverged(evals):
             label, style["linestyle"] = f"{label}: diverged", ":"
         else:
             seen += [evals, smooth(train, window(train))]
@@ -158,11 +159,14 @@ def plot_by_rank(points, lines, out_png, scores=None, score_lines=None):
     """Draws evaluation loss against rank, and the score of the replies where there is one.
 
     points and scores: {rank: values, one per seed}; lines and score_lines: {label: values} that have no rank (base,
-    full). The mean is a line, each seed a dot, the spread from least to greatest a band.
+    full). The mean is a line, each seed a dot, the spread from least to greatest a band. Without an evaluation set
+    there are no points and no such panel; without scores as well, no figure.
     """
-    panels = [(points, lines, "evaluation loss (nats per labelled token)")]
-    if scores:
-        panels.append((scores, score_lines or {}, "instructions followed (mean over families)"))
+    panels = [(points, lines, "evaluation loss (nats per labelled token)"),
+              (scores, score_lines or {}, "instructions followed (mean over families)")]
+    panels = [panel for panel in panels if panel[0]]
+    if not panels:
+        return
     figure, axes = new_figure(len(panels), width=5.2)
     for ax, (values, others, name) in zip(axes, panels, strict=True):
         ranks = sorted(values)
@@ -183,5 +187,5 @@ def plot_by_rank(points, lines, out_png, scores=None, score_lines=None):
         ax.set(xlabel="rank", ylabel=name)
         ax.legend(frameon=False, fontsize=8)
     if scores:
-        axes[1].yaxis.set_major_formatter("{x:.0%}")
+        axes[-1].yaxis.set_major_formatter("{x:.0%}")
     save_figure(figure, out_png)

@@ -97,6 +97,6 @@ def complete_batch(model, prompts, rows, replies, ends, context, temperature, to
             rows = [rows[place] for place in alive]
             keep = torch.tensor(alive, device=device)
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
-            cache.batch_select_indices(keep)
+            cache.reorder_cache(keep)  # not batch_select_indices, which convolutions (LFM2) lack
         ids = tokens[:, None]
     progress.update(len(rows))

@@ -91,7 +91,7 @@ class Settings:
 
 
 class Panel:
-    """The models that answer. `names` are theirs: base, full (folder names if several), the adapters' folder names."""
+    """The models that answer. `names` are theirs: base, then what `labels` says of the others."""
 
     def __init__(self, settings):
         import torch
@@ -100,16 +100,22 @@ class Panel:
         from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 
         self.settings = settings
+        names = labels(settings.full, settings.adapters)
         device = choose_device(settings.device)
         dtype = choose_dtype("fp32" if settings.dtype == "auto" and device.type == "cpu" else settings.dtype, device)
         self.merge = dtype == torch.float32  # bf16 would round the adapter's update away; then it stays a branch
         self.load = lambda name: load_base(name, dtype, device, settings.trust_remote_code).eval()
-        self.base, self.tokenizer = self.load(settings.base), load_tokenizer(settings.base, settings.trust_remote_code)
-        self.full = {"full": settings.full[0]} if len(settings.full) == 1 else labelled(settings.full)
-        self.adapters = {name: load_adapter(folder, self.base) for name, folder in labelled(settings.adapters).items()}
-        self.names = ["base", *self.full, *self.adapters]
-        self.templates = choose_templates(settings.template, {
-            "base": settings.base, **dict(zip(self.names[1:], (*settings.full, *settings.adapters), strict=True))})
+        self.tokenizer = load_tokenizer(settings.base, settings.trust_remote_code)
+        for folder in settings.full:
+            check_vocabulary(folder, settings, self.tokenizer)
+        self.base = self.load(settings.base)
+        count = len(settings.full)
+        self.full = dict(zip(names[:count], settings.full, strict=True))
+        self.adapters = {name: load_adapter(folder, self.base)
+                         for name, folder in zip(names[count:], settings.adapters, strict=True)}
+        self.names = ["base", *names]
+        folders = (settings.base, *settings.full, *settings.adapters)
+        self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))
         self.ends = end_tokens(self.base, self.tokenizer)
 
     def models(self):
@@ -136,13 +142,13 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from instructions import render, tokenize
+        from instructions import render, tokenize_prompts
 
-        if "prompt" in record:
-            text, template = record["prompt"], ""
+        if "prompt" in record and ("completion" not in record or template != "chat"):
+            text, template = record["prompt"], "raw"  # as it is, as in training
         else:
             text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
-        return tokenize([text], self.tokenizer, start=template != "chat")[0][-self.settings.max_length :]
+        return tokenize_prompts([text], self.tokenizer, template)[0][-self.settings.max_length :]
 
     def answer(self, records, temperature, seed, progress=False):
         """{model: replies to the records}."""
@@ -161,10 +167,39 @@ class Panel:
         return replies
 
 
-def labelled(folders):
-    """{label: folder}: a folder's own name, or its path where two have the same."""
+def labels(full, adapters):
+    """A label for every folder, unlike all others: its own name ("full" for one full model), its path where two clash.
+
+    >>> labels(["runs/a"], ["x/r8", "y/r8", "base"])
+    ['full', 'x/r8', 'y/r8', './base']
+    """
+    folders = (*full, *adapters)
     names = [Path(folder).resolve().name for folder in folders]
-    return {name if names.count(name) == 1 else folder: folder for name, folder in zip(names, folders, strict=True)}
+    if len(full) == 1:
+        names[0] = "full"
+    taken = ["base", *names]
+    found = [name if taken.count(name) == 1 else folder if "/" in folder else f"./{folder}"
+             for name, folder in zip(names, folders, strict=True)]
+    for label in found:
+        if found.count(label) > 1:
+            raise InputError(f"--full and --adapters: {label} is named twice; name each folder once")
+    return found
+
+
+def check_vocabulary(folder, settings, tokenizer):
+    """Raises InputError where a full model's tokens are not the base's, with whose tokenizer all models are asked.
+
+    A model may have more of them. A folder without a tokenizer of its own is taken to use the base's.
+    """
+    from finetune_model import load_tokenizer
+
+    files = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json")
+    if Path(folder).is_dir() and not any(Path(folder, name).exists() for name in files):
+        return
+    own = load_tokenizer(folder, settings.trust_remote_code).get_vocab()
+    if any(own.get(token) != number for token, number in tokenizer.get_vocab().items()):
+        raise InputError(f"--full {folder}: its tokenizer is not that of --base {settings.base}; "
+                         "name the base that it was trained from, or show it by itself as --base")
 
 
 def choose_templates(asked, folders):
@@ -196,14 +231,19 @@ def chosen_prompts(settings):
         raise InputError(f"--prompts {settings.prompts}: neither stories nor seed nor a file")
     if path.suffix in (".json", ".jsonl"):
         return instruction_records(path)
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"--prompts {path}: not UTF-8 at byte {error.start}") from None
     if not lines:
         raise InputError(f"--prompts {path}: the file is empty")
     return [{"instruction": line} for line in lines]
 
 
 def instruction_records(path):
-    """The records of a file, all of them with an instruction; {"text", "label"} becomes a question about sentiment."""
+    """The records of a file, all of them with an instruction: that of a completion is its prompt, that of {"text",
+    "label"} a question about the sentiment.
+    """
     from instructions import SENTIMENT, read_records, sentiment_prompt
 
     records = read_records(path)
@@ -212,6 +252,8 @@ def instruction_records(path):
             answers = [SENTIMENT[label].strip() for label in (record["label"], 1 - record["label"])]
             record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
                        "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
+        elif "completion" in record:
+            record["instruction"] = record["prompt"]
         if "instruction" not in record:
             raise InputError(f"{path}, record {number}: has no instruction to answer")
     return records

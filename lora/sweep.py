@@ -22,13 +22,15 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import tyro
 from curves import diverged, read_metrics
-from finetune_settings import ROOT, RUNS, InputError, Settings
+from finetune_settings import ROOT, RUNS, InputError, Settings, check_settings
 
 GRID = ("lora_dim", "lora_scaling", "dropout", "lr", "train_batch_size", "seed")
 NEUTRAL = {"output_dir_name", "adapter_out", "model_out", "resume", "debug", "save_interval"}  # do not change a result
+JSON_VALUES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 @dataclass
@@ -66,35 +68,68 @@ class SweepSettings(Settings):
 
 
 def planned_runs(s):
-    """The settings of every run: the grid's combinations (full fine-tuning without LoRA's own), or those of --list."""
+    """The settings of every run: the grid's combinations (full fine-tuning without LoRA's own), or those of --list.
+
+    All of them are checked here, so that no mistake shows only after hours of training.
+    """
     shared = {f.name: getattr(s, f.name) for f in fields(Settings) if f.name not in GRID}
     if s.alpha_per_rank < 0 or (s.alpha_per_rank and len(s.lora_scaling) > 1):
         raise InputError("--alpha_per_rank must not be negative, and stands in place of --lora_scaling")
     if s.list:
-        return [Settings(**{**shared, **{k: getattr(s, k)[0] for k in GRID}, **entry}) for entry in read_list(s.list)]
+        return listed_runs(s, {**shared, **{k: getattr(s, k)[0] for k in GRID}})
     runs = [Settings(**shared, **dict(zip(GRID, values, strict=True)))
             for values in itertools.product(*(getattr(s, name) for name in GRID))]
     for run in runs:
         run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
     for lr, batch, seed in itertools.product(s.full_lr, s.train_batch_size, s.seed):
         runs.append(Settings(**{**shared, "use_lora": False, "lr": lr, "train_batch_size": batch, "seed": seed}))
+    for run in runs:
+        check_settings(run)
+    return runs
+
+
+def listed_runs(s, shared):
+    """The runs of --list; what an entry does not give is taken from `shared` or, its alpha, --alpha_per_rank."""
+    runs = []
+    for number, entry in enumerate(read_list(s.list), 1):
+        run = Settings(**{**shared, **entry})
+        if "lora_scaling" not in entry:
+            run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
+        try:
+            check_settings(run)
+        except InputError as error:
+            raise InputError(f"--list {s.list}, entry {number}: {error}") from None
+        runs.append(run)
     return runs
 
 
 def read_list(path):
-    """The entries of --list; InputError names the entry and the flag."""
+    """The entries of --list; InputError names the file, the entry and the flag."""
     try:
         entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: not JSON, or not even UTF-8
         raise InputError(f"--list {path}: {error}") from None
-    known = {f.name for f in fields(Settings)}
+    types = {f.name: f.type for f in fields(Settings)}
     if not isinstance(entries, list) or not entries:
         raise InputError(f"--list {path}: expected a non-empty list of objects")
     for number, entry in enumerate(entries, 1):
-        for flag in entry if isinstance(entry, dict) else [entry]:
-            if flag not in known:
+        if not isinstance(entry, dict):
+            raise InputError(f'--list {path}, entry {number}: {entry!r} is no object such as {{"lora_dim": 8}}')
+        for flag, value in entry.items():
+            if flag not in types:
                 raise InputError(f"--list {path}, entry {number}: {flag!r} is no flag of lora/train.py")
+            wanted = mismatch(value, types[flag])
+            if wanted:
+                raise InputError(f"--list {path}, entry {number}: --{flag} is {value!r}; it must be {wanted}")
     return entries
+
+
+def mismatch(value, kind):
+    """What a flag of this type wants in place of a JSON value, "" where it fits: (2.5, int) -> "a whole number"."""
+    choices = get_args(kind)  # of a Literal
+    if choices:
+        return "" if value in choices else f"one of {', '.join(choices)}"
+    return "" if type(value) is kind or (type(value) is int and kind is float) else JSON_VALUES[kind]
 
 
 def run_name(run):
@@ -110,12 +145,18 @@ def run_name(run):
 
 @functools.cache
 def file_hashes(data_path, eval_data_path, base):
-    """sha256 of the data files and of the base model's weights, "" for what is not a file here."""
+    """sha256 of the data files and of the base model's weights (all its shards), "" for what is not a file here."""
     for path in (data_path, eval_data_path):
         if path and not Path(path).is_file():
             raise InputError(f"{path} does not exist; make the default data with: python data/prepare.py stories")
-    paths = [Path(data_path), Path(eval_data_path), Path(base, "model.safetensors")]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths]
+    weights = sorted(Path(base).glob("*.safetensors")) or [Path(base, "model.safetensors")]
+    return [sha256(path) if path.is_file() else "" for path in (Path(data_path), Path(eval_data_path), *weights)]
+
+
+def sha256(path):
+    """Of a file's content, in hexadecimal; read in pieces, since weights may be larger than the memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def memory(reset=False):
@@ -150,33 +191,34 @@ def shared_data(run, cache):
 
 
 def train_one(run, folder, cache):
-    """Trains (or continues) one run and writes its result.json."""
+    """Trains (or continues) one run and writes its result.json; one that diverged has no losses to compare."""
     from finetune_loop import Diverged, Stopped, fine_tune
     from sweep_report import trainable_parameters
 
     data = shared_data(run, cache)
     memory(reset=True)
-    status = "finished"
+    lost = False
     try:
         fine_tune(run, data=data)
     except Diverged as error:
         print(f"{folder.name}: diverged: {error}", file=sys.stderr)
-        status = "diverged"
+        lost = True
     except Stopped:
         raise KeyboardInterrupt from None
     gc.collect()
     curves = read_metrics(folder)
     (_, train), (_, evals) = curves["loss"], curves["eval_loss"]
     times = [json.loads(line)["time"] for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    lost = lost or diverged(evals)
     recent = train[-max(len(train) // 20, 1):]
     result = {
-        "status": "diverged" if diverged(evals) else status,
+        "status": "diverged" if lost else "finished",
         "settings": {f: getattr(run, f) for f in (*GRID, "use_lora", "rslora", "dora", "lora_init")},
         "steps": len(train), "seconds": times[-1] if times else 0.0, "peak_bytes": memory(),
         "trainable": trainable_parameters(folder),
         "base_eval_loss": evals[0] if evals else None,
-        "eval_loss": evals[-1] if evals else None,
-        "train_loss": sum(recent) / len(recent) if recent else None,
+        "eval_loss": evals[-1] if evals and not lost else None,
+        "train_loss": sum(recent) / len(recent) if recent and not lost else None,
     }
     write_json(folder / "result.json", result)
 
@@ -189,12 +231,12 @@ def write_json(path, content):
 
 
 def score_replies(s, sweep, names):
-    """Lets every model answer --records and scores the replies: {model: share of the instructions followed}."""
-    trained = [name for name in names if (sweep / name / "result.json").exists()]
+    """Lets the models answer --records, all but those that diverged, and scores the replies: {model: its shares}."""
+    trained = [name for name in names if json.loads((sweep / name / "result.json").read_text())["status"] == "finished"]
     adapters = [str(sweep / "adapters" / name) for name in trained if (sweep / "adapters" / name).exists()]
     full = [str(sweep / "models" / name) for name in trained if (sweep / "models" / name).exists()]
     scores, replies = sweep / "scores.json", sweep / "replies.jsonl"
-    wanted = {"models": sorted(["base", *trained]), "limit": s.limit, "records": Path(s.records).name}
+    wanted = {"models": sorted(["base", *trained]), "limit": s.limit, "records": sha256(s.records)}
     if scores.exists() and json.loads(scores.read_text()).get("of") == wanted:
         return json.loads(scores.read_text())["scores"]
     command = [sys.executable, str(ROOT / "lora" / "generate.py"), "--base", s.model_name_or_path, "--device", s.device,
@@ -213,14 +255,14 @@ def score_replies(s, sweep, names):
 
 def main(s):
     """Trains what is missing, scores, reports."""
-    runs = planned_runs(s)
+    runs = {run_name(run): run for run in planned_runs(s)}
     sweep = RUNS / s.name if "/" not in s.name else Path(s.name)
     if s.records and not Path(s.records).is_file():
         raise InputError(f"--records {s.records} does not exist; make it with: python data/prepare.py stories")
-    names, cache = [run_name(run) for run in runs], {}
-    done = [name for name in names if (sweep / name / "result.json").exists()]
+    done = [name for name in runs if (sweep / name / "result.json").exists()]
     print(f"{len(runs)} runs in {sweep}, {len(done)} of them finished before", flush=True)
-    for number, (run, name) in enumerate(zip(runs, names, strict=True), 1):
+    cache = {}
+    for number, (name, run) in enumerate(runs.items(), 1):
         if name in done:
             continue
         print(f"== run {number} of {len(runs)}: {name}", flush=True)
@@ -228,10 +270,10 @@ def main(s):
         run.adapter_out = str(sweep / "adapters" / name) if run.use_lora else ""
         run.model_out = "" if run.use_lora else str(sweep / "models" / name)
         train_one(run, sweep / name, cache)
-    scores = score_replies(s, sweep, names) if s.records else {}
+    scores = score_replies(s, sweep, list(runs)) if s.records else {}
     from sweep_report import report
 
-    print(report(sweep, list(dict.fromkeys(names)), scores, Path(s.figures) if s.figures else None))
+    print(report(sweep, list(runs), scores, Path(s.figures) if s.figures else None))
 
 
 if __name__ == "__main__":

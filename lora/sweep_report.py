@@ -88,18 +88,20 @@ def report(sweep, names, scores, figures=None):
     styles |= {label: {"color": colour} for label, colour in zip(full, ("#cc3311", "#ee7733", "#aa3377"), strict=False)}
     base = next((r["base_eval_loss"] for g in groups.values() for _, r, _ in g["runs"]), None)
     runs = [(label, sweep / g["runs"][0][0], styles[label]) for label, g in groups.items() if label in styles]
+    lost = {label for label, g in groups.items() if g["runs"][0][1]["status"] == "diverged"}
     for folder in filter(None, (sweep, figures)):
-        plot_runs(runs, folder / "lora_ranks.png", base)
+        plot_runs(runs, folder / "lora_ranks.png", base, lost)
         ranks = {g["settings"]["lora_dim"] for g in lora.values()}
         if len(ranks) == len(lora) > 1:
             def values(groups, of):
-                return {key: [v for v in map(of, g["runs"]) if v is not None] for key, g in groups}
+                found = {key: [v for v in map(of, g["runs"]) if v is not None] for key, g in groups}
+                return {key: values for key, values in found.items() if values}  # not where all diverged
 
             by_rank = [(g["settings"]["lora_dim"], g) for g in lora.values()]
             scored = any(score is not None for g in lora.values() for _, _, score in g["runs"])
             score_lines = {"base model": [scores["base"]["macro_average"]]} if scored else {}
             plot_by_rank(values(by_rank, lambda run: run[1]["eval_loss"]),
-                         {**values(full.items(), lambda run: run[1]["eval_loss"])},
+                         values(full.items(), lambda run: run[1]["eval_loss"]),
                          folder / "lora_eval_by_rank.png",
                          values(by_rank, lambda run: run[2]) if scored else None,
                          score_lines | values(full.items(), lambda run: run[2]) if scored else None)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import curves
 import numpy as np
 import pytest
 from curves import diverged, plot_by_rank, plot_run, plot_runs, read_metrics, smooth
@@ -57,9 +58,9 @@ def test_smoothed_values_lie_between_the_extremes(values, width):
 def test_read_metrics_takes_the_later_line_of_a_repeated_step(tmp_path):
     run = write_run(tmp_path / "run", [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}, {"step": 2, "loss": 1.5},
                                        {"step": 2, "eval_loss": None}])
-    curves = read_metrics(run)
-    assert curves["loss"] == ([1, 2], [3.0, 1.5])
-    assert curves["eval_loss"][0] == [2] and math.isnan(curves["eval_loss"][1][0])
+    found = read_metrics(run)
+    assert found["loss"] == ([1, 2], [3.0, 1.5])
+    assert found["eval_loss"][0] == [2] and math.isnan(found["eval_loss"][1][0])
 
 
 def test_bad_runs_are_named(tmp_path):
@@ -91,6 +92,27 @@ def test_pictures_are_drawn(tmp_path):
         assert pixels.shape[0] > 300 and pixels.shape[1] > 600
         assert pixels[..., :3].std() > 0.05
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_run_known_to_have_diverged_is_dotted(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
+    runs = [(name, example_run(tmp_path / name), {"color": "red"}) for name in ("good", "bad")]
+    plot_runs(runs, tmp_path / "all.png", base_loss=4.0, lost={"bad"})
+    right = drawn[0].axes[1]
+    assert [(line.get_label(), line.get_linestyle()) for line in right.lines if not line.get_label().startswith("_")] \
+        == [("good", "-"), ("bad: diverged", ":"), ("base model", "--")]
+
+
+def test_a_panel_without_values_is_left_out(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
+    plot_by_rank({}, {}, tmp_path / "rank.png")
+    assert not drawn
+    plot_by_rank({}, {}, tmp_path / "rank.png", {1: [0.2], 8: [0.5]}, {"base model": [0.0]})
+    (axis,) = drawn[0].axes
+    assert list(axis.lines[0].get_ydata()) == [0.2, 0.5]
+    assert axis.yaxis.get_major_formatter()(0.5, 0) == "50%"
 
 
 def test_plot_command(tmp_path):

@@ -118,10 +118,47 @@ def test_own_prompts_and_prompt_files(folder, tmp_path, capsys):
 
     shown = output(prompts=str(tmp_path / "mine.txt"))
     assert "> First thing.\n" in shown and "> 写一个故事。\n" in shown
+    (tmp_path / "latin1.txt").write_bytes("A café.\n".encode("latin1"))
+    with pytest.raises(InputError, match=r"--prompts .*latin1\.txt: not UTF-8 at byte 5"):
+        output(prompts=str(tmp_path / "latin1.txt"))
     shown = output(prompts="seed")
     assert "> Give three tips for a good meal.\n" in shown and shown.count("[base]") == 4
     shown = output(prompt=("One.", "Two."), input="three")
     assert "> One.\nthree\n" in shown and "> Two.\nthree\n" in shown
+
+
+def test_every_model_has_a_label_of_its_own(folder, tmp_path):
+    assert generate.labels((), ("a/one", "a/two")) == ["one", "two"]
+    assert generate.labels(("a/x",), ("a/full",)) == ["a/x", "a/full"]
+    assert generate.labels(("a/x", "a/y"), ("b/x", "x", "base")) == ["a/x", "y", "b/x", "./x", "./base"]
+    with pytest.raises(InputError, match="a/one is named twice"):
+        generate.labels((), ("a/one", "a/one"))
+    for name in ("base", "full"):
+        shutil.copytree(folder / "one", tmp_path / name)
+    panel = generate.Panel(generate.Settings(base=str(folder / "base"), full=(str(folder / "full"),), max_new_tokens=3,
+                                             adapters=(str(tmp_path / "base"), str(tmp_path / "full"))))
+    replies = panel.answer([{"instruction": "Add."}], 0.0, 1)
+    paths = [str(folder / "full"), str(tmp_path / "base"), str(tmp_path / "full")]
+    assert list(replies) == panel.names == ["base", *paths]
+    assert replies[paths[1]] == replies[paths[2]] != replies["base"]
+
+
+def test_a_full_model_with_other_tokens_is_refused(folder, tmp_path):
+    def panel_of(tokenizer, name):
+        shutil.copytree(folder / "full", tmp_path / name)
+        for file in (tmp_path / name).glob("tokenizer*"):
+            file.unlink()
+        if tokenizer:
+            tokenizer.save_pretrained(tmp_path / name)
+        return generate.Panel(generate.Settings(base=str(folder / "base"), full=(str(tmp_path / name),)))
+
+    other = Tokenizer(models.BPE({"a": 0, "b": 1, "<|endoftext|>": 2}, []))
+    with pytest.raises(InputError) as error:
+        panel_of(PreTrainedTokenizerFast(tokenizer_object=other, eos_token="<|endoftext|>"), "other")
+    assert str(tmp_path / "other") in str(error.value) and str(folder / "base") in str(error.value)
+    larger = byte_tokenizer()
+    larger.add_special_tokens({"pad_token": "<|pad|>"})
+    assert panel_of(larger, "larger").names == panel_of(None, "none").names == ["base", "full"]
 
 
 def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsys):
@@ -140,6 +177,15 @@ def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsy
     (folders["plain"] / "prompt_template.json").write_text('{"template": "poem"}')
     with pytest.raises(InputError, match="names no template"):
         generate.choose_templates("saved", folders)
+
+
+def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Tom saw", "completion": " a cat."}\n')
+    records = generate.instruction_records(tmp_path / "pairs.jsonl")
+    assert records[0]["instruction"] == "Tom saw"
+    panel = generate.Panel(generate.Settings(base=str(folder / "base")))
+    for template in ("raw", "seed"):
+        assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
 
 
 def test_the_saved_template_is_used(folder, tmp_path, capsys):

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from decoding import PromptTooLongError, complete, end_tokens, next_tokens
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 END = 0
 
@@ -13,6 +20,11 @@ def tiny(family):
     if family == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=64, n_embd=32, n_layer=2, n_head=2,
                                            eos_token_id=END, bos_token_id=END, initializer_range=0.4))
+    elif family == "lfm2":  # convolutions beside attention, with a cache of their own
+        model = Lfm2ForCausalLM(Lfm2Config(vocab_size=61, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+                                           num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+                                           full_attn_idxs=[1], block_multiple_of=8, eos_token_id=END, bos_token_id=END,
+                                           initializer_range=0.4))
     else:
         model = LlamaForCausalLM(LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                                              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
@@ -25,7 +37,7 @@ def prompts_of_many_lengths():
     return [torch.randint(1, 61, (n,), generator=generator).tolist() for n in (3, 17, 1, 9, 30, 4, 11)]
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "lfm2"])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_greedy_replies_are_those_of_transformers(family, batch_size):
     model, prompts = tiny(family), prompts_of_many_lengths()
@@ -37,8 +49,9 @@ def test_greedy_replies_are_those_of_transformers(family, batch_size):
         assert reply == [t for t in theirs if t != END]
 
 
-def test_a_reply_ends_at_an_end_token_and_the_others_go_on():
-    model, prompts = tiny("llama"), prompts_of_many_lengths()
+@pytest.mark.parametrize("family", ["llama", "lfm2"])
+def test_a_reply_ends_at_an_end_token_and_the_others_go_on(family):
+    model, prompts = tiny(family), prompts_of_many_lengths()
     free = complete(model, prompts, set(), max_new_tokens=20)
     stop = free[0][2]
     ended = complete(model, prompts, {stop}, max_new_tokens=20)

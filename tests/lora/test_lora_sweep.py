@@ -1,10 +1,12 @@
 """sweep.py on a tiny model: the grid, skipping and resuming, divergence, the table, the scores."""
 
+import hashlib
 import importlib.util
 import json
 import sys
 from pathlib import Path
 
+import curves
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -61,6 +63,14 @@ def test_grid_and_list_of_settings(base, tmp_path):
     assert (second.use_lora, second.max_steps) == (False, 9)
 
 
+def test_alpha_per_rank_holds_for_the_entries_of_a_list_that_give_no_alpha(base, tmp_path):
+    (tmp_path / "list.json").write_text('[{"lora_dim": 4}, {"lora_dim": 8, "lora_scaling": 5}]')
+    runs = sweep.planned_runs(settings(base, tmp_path, list=str(tmp_path / "list.json"), alpha_per_rank=2.0))
+    assert [(run.lora_dim, run.lora_scaling) for run in runs] == [(4, 8.0), (8, 5)]
+    runs = sweep.planned_runs(settings(base, tmp_path, list=str(tmp_path / "list.json")))
+    assert [(run.lora_dim, run.lora_scaling) for run in runs] == [(4, 32.0), (8, 5)]
+
+
 def test_names_follow_settings_and_data_but_not_places(base, tmp_path):
     one, two = sweep.planned_runs(settings(base, tmp_path))
     moved = sweep.planned_runs(settings(base, tmp_path / "elsewhere", save_interval=1))
@@ -70,6 +80,23 @@ def test_names_follow_settings_and_data_but_not_places(base, tmp_path):
     changed = sweep.planned_runs(settings(base, tmp_path, data_path=str(other)))[0]
     assert sweep.run_name(changed).split("-")[:-1] == sweep.run_name(one).split("-")[:-1]
     assert sweep.run_name(changed) != sweep.run_name(one)
+
+
+def test_names_follow_all_the_weights_of_the_base(base, tmp_path):
+    def name(weights):
+        folder = tmp_path / str(len(list(tmp_path.iterdir()))) / "tiny"  # the folder's own name enters the run's
+        folder.mkdir(parents=True)
+        for file, content in weights.items():
+            (folder / f"{file}.safetensors").write_bytes(content)
+        return sweep.run_name(sweep.planned_runs(settings(base, tmp_path, model_name_or_path=str(folder)))[0])
+
+    shards = {"model-00001-of-00002": b"a", "model-00002-of-00002": b"b"}
+    assert name(shards) == name(dict(reversed(shards.items())))
+    assert len({name(shards), name(shards | {"model-00002-of-00002": b"c"}), name({"model": b"a"}), name({})}) == 4
+    data = hashlib.sha256((base / "train.json").read_bytes()).hexdigest()
+    weights = hashlib.sha256((base / "tiny" / "model.safetensors").read_bytes()).hexdigest()
+    assert sweep.file_hashes(str(base / "train.json"), "", str(base / "tiny")) == [data, "", weights]
+    assert sweep.file_hashes(str(base / "train.json"), "", "gpt2") == [data, "", ""]
 
 
 def test_runs_are_logged_skipped_and_added_to(base, tmp_path, capsys):
@@ -101,6 +128,36 @@ def test_a_run_that_diverges_is_kept_and_shown(base, tmp_path, capsys):
     assert "lr = 1000000.0: **1 of 1 diverged**" in capsys.readouterr().out
 
 
+def test_a_run_that_diverges_before_its_first_evaluation_has_no_result_to_draw(base, tmp_path, capsys, monkeypatch):
+    drawn, save = {}, curves.save_figure
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: (drawn.update({path.name: figure}),
+                                                                     save(figure, path)))
+    entries = [{"lora_dim": 1, "seed": 1}, {"lora_dim": 1, "seed": 2}, {"lora_dim": 2, "lr": 1e30},
+               {"lora_dim": 4, "seed": 1}]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    sweep.main(settings(base, tmp_path / "runs", list=str(tmp_path / "list.json"), max_grad_norm=0.0))
+    (lost,) = (result for result in results(tmp_path / "runs").values() if result["status"] == "diverged")
+    assert lost["settings"]["lora_dim"] == 2
+    assert lost["eval_loss"] is None and lost["train_loss"] is None and lost["base_eval_loss"] > 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "**1 of 1 diverged**" in line)
+    assert [cell.strip() for cell in row.split("|")[-4:-1]] == ["", "", ""]  # no losses, no score
+    styles = {line.get_label(): line.get_linestyle() for line in drawn["lora_ranks.png"].axes[1].lines}
+    assert styles["r = 2, lr = 1e+30: diverged"] == ":"
+    assert styles["r = 1, lr = 0.0003"] == styles["r = 4, lr = 0.0003"] == "-"
+    mean = drawn["lora_eval_by_rank.png"].axes[0].lines[0]
+    evals = {rank: [r["eval_loss"] for r in results(tmp_path / "runs").values() if r["settings"]["lora_dim"] == rank]
+             for rank in (1, 4)}
+    assert list(mean.get_xdata()) == [1, 4]
+    assert list(mean.get_ydata()) == pytest.approx([sum(evals[1]) / 2, evals[4][0]])
+
+
+def test_without_an_evaluation_set_there_is_no_figure_of_it(base, tmp_path):
+    sweep.main(settings(base, tmp_path / "none", eval_ratio=0.0))
+    assert {result["eval_loss"] for result in results(tmp_path / "none").values()} == {None}
+    assert (tmp_path / "none" / "sweep.md").exists() and (tmp_path / "none" / "lora_ranks.png").exists()
+    assert not (tmp_path / "none" / "lora_eval_by_rank.png").exists()
+
+
 def test_an_interrupted_run_continues_to_the_same_result(base, tmp_path, monkeypatch):
     import finetune_loop
 
@@ -126,12 +183,24 @@ def test_an_interrupted_run_continues_to_the_same_result(base, tmp_path, monkeyp
 
 
 def test_replies_are_scored(base, tmp_path, capsys):
-    folder = tmp_path / "scored"
-    sweep.main(settings(base, folder, lora_dim=(2,), records=str(base / "val.json"), limit=4))
+    folder, records = tmp_path / "scored", tmp_path / "val.json"
+    records.write_text((base / "val.json").read_text())
+    asked = settings(base, folder, lora_dim=(2, 2), records=str(records), limit=4)  # 2 twice is one run
+    sweep.main(asked)
     assert "0.0% |" in capsys.readouterr().out
     scores = json.loads((folder / "scores.json").read_text())["scores"]
     assert set(scores) == {"base", *results(folder)}
-    assert len((folder / "replies.jsonl").read_text().splitlines()) == 8
+    replies = [json.loads(line) for line in (folder / "replies.jsonl").read_text().splitlines()]
+    assert len(replies) == 8
+    written = (folder / "replies.jsonl").stat().st_mtime_ns
+    sweep.main(asked)
+    assert (folder / "replies.jsonl").stat().st_mtime_ns == written
+    right = {line["instruction"]: line["reply"] for line in replies if line["model"] == "base"}
+    changed = [{**record, "check": {"kind": "exact", "answers": [right.get(record["instruction"])]}}
+               for record in json.loads(records.read_text())]
+    records.write_text(json.dumps(changed))
+    sweep.main(asked)
+    assert json.loads((folder / "scores.json").read_text())["scores"]["base"]["macro_average"] == 1.0
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -146,7 +215,30 @@ def test_bad_settings_are_named(base, tmp_path, changes, said):
         sweep.main(settings(base, tmp_path / "bad", **changes))
 
 
-def test_a_list_with_an_unknown_flag_is_refused(base, tmp_path):
-    (tmp_path / "list.json").write_text('[{"lora_dim": 4}, {"rank": 8}]')
-    with pytest.raises(sweep.InputError, match="entry 2: 'rank' is no flag"):
-        sweep.main(settings(base, tmp_path / "bad", list=str(tmp_path / "list.json")))
+def test_all_settings_are_checked_before_the_first_run(base, tmp_path):
+    with pytest.raises(sweep.InputError, match="--lora_dim is 0"):
+        sweep.main(settings(base, tmp_path / "bad", lora_dim=(1, 0)))
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b'[{"lora_dim": 4}, {"rank": 8}]', "entry 2: 'rank' is no flag"),
+    (b'[{"lr": "abc"}]', "entry 1: --lr is 'abc'; it must be a number"),
+    (b'[{}, {"lora_dim": 2.5}]', "entry 2: --lora_dim is 2.5; it must be a whole number"),
+    (b'[{"lora_dim": true}]', "entry 1: --lora_dim is True; it must be a whole number"),
+    (b'[{"use_lora": 1}]', "entry 1: --use_lora is 1; it must be true or false"),
+    (b'[{"data_path": null}]', "entry 1: --data_path is None; it must be text"),
+    (b'[{"lora_init": ["zero"]}]', "entry 1: --lora_init is ['zero']; it must be one of zero, pissa"),
+    (b'[{"lora_dim": 0}]', "entry 1: --lora_dim is 0; it must be at least 1"),
+    (b"[[[1]]]", "entry 1: [[1]] is no object"),
+    (b"[]", "expected a non-empty list"),
+    (b'[{"lr": ', "Expecting value"),
+    ('[{"name": "é"}]'.encode("latin1"), "can't decode byte 0xe9 in position 11"),
+])
+def test_a_list_with_a_mistake_is_refused(base, tmp_path, content, said):
+    path = tmp_path / "list.json"
+    path.write_bytes(content)
+    with pytest.raises(sweep.InputError) as error:
+        sweep.main(settings(base, tmp_path / "bad", list=str(path)))
+    assert str(error.value).startswith(f"--list {path}") and said in str(error.value)
+    assert not (tmp_path / "bad").exists()
