@@ -16,8 +16,10 @@ and attention that never writes its scores (flash).
 Shapes: B sequences, T tokens of each, C channels, H query heads, K key-value heads, D head size, V padded vocabulary.
 """
 
+import bisect
 import dataclasses
 import json
+import math
 import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -115,11 +117,8 @@ def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dic
 
 def largest_batch(config: GPTConfig, T: int, optimizer: str, dtype: str, gigabytes: float) -> int:
     """Sequences of the largest micro-batch that fits; 0 if none does."""
-    room = gigabytes * 1e9 * (1 - RESERVE)
-    if sum(memory(config, 1, T, optimizer, dtype).values()) > room:
-        return 0
-    one, two = (sum(memory(config, B, T, optimizer, dtype).values()) for B in (1001, 1002))
-    return int((room - (one - 1001 * (two - one))) // (two - one)) or 1
+    room = int(gigabytes * 1e9 * (1 - RESERVE))
+    return bisect.bisect_right(range(1, room), room, key=lambda B: sum(memory(config, B, T, optimizer, dtype).values()))
 
 
 def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dict[str, float]:
@@ -169,6 +168,12 @@ def report(settings: Settings) -> dict:
         raise InputError(f"--device {settings.device} is unknown; there are {', '.join(DEVICES)}")
     if not 0 < settings.mfu <= 1:
         raise InputError(f"--mfu {settings.mfu} is not a share between 0 and 1")
+    if settings.devices < 1:
+        raise InputError(f"--devices {settings.devices} cannot train; give 1 or more")
+    if settings.sequence < 0:
+        raise InputError(f"--sequence {settings.sequence} is no length; give tokens, or 0 for the model's block size")
+    if not 0 <= settings.tokens < math.inf:
+        raise InputError(f"--tokens {settings.tokens} is no amount; give tokens to train on, or 0 for 20 per parameter")
     T = settings.sequence or config.block_size
     kind = (settings.optimizer, settings.dtype)
     count, flops = parameters(config), forward_flops(config, 1, T)

@@ -14,11 +14,19 @@ from shards import tokenizer_folder
 
 
 class Between:
-    """Holds what these things need; every process calls every method at the same step."""
+    """Holds what these things need; every process calls every method at the same step.
+
+    Mistakes that would show only there are refused when it is made, before the first step.
+    """
 
     def __init__(self, settings, world, model, optimizers, val_split, T, folder, identity, log):
         self.settings, self.world, self.model, self.optimizers = settings, world, model, optimizers
         self.val_split, self.T, self.folder, self.identity, self.log = val_split, T, folder, identity, log
+        if settings.export:
+            from convert import architecture, check_target
+
+            architecture(model.config)
+            check_target(settings.export)
         self.tokenizer = None
         if settings.choices or settings.prompt:
             from tokenizers import Tokenizer
@@ -28,6 +36,14 @@ class Between:
                 raise InputError(f"{path}, the tokenizer of {settings.data}, is missing; bring it back, or train "
                                  "without --choices and with --prompt ''")
             self.tokenizer = Tokenizer.from_file(str(path))
+            self.prompt, block_size = self.tokenizer.encode(settings.prompt).ids, model.config.block_size
+            if len(self.prompt) >= block_size:
+                raise InputError(f"--prompt has {len(self.prompt)} tokens, which leaves no room in --block_size "
+                                 f"{block_size}; give a shorter one")
+        if settings.choices:
+            from hellaswag import read_items
+
+            read_items(settings.choices, settings.choices_limit or None)
 
     def after_step(self, progress, stopped_by: int):
         """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
@@ -39,30 +55,33 @@ class Between:
         save = due(step, settings.save_every)
         if due(step, settings.eval_every) or save:  # every regular checkpoint has a validation loss
             self.evaluate(progress)
+        if save:  # before what may fail
+            self.save(progress)
         if due(step, settings.choices_every):
             self.choices(progress)
         if due(step, settings.sample_every):
             self.samples(progress)
-        if save:
-            self.save(progress)
 
-    def finish(self, progress):
-        """At the end of the run: what the intervals have not just done, and the export."""
+    def finish(self, progress, trained: bool):
+        """At the end of the run: what the intervals have not just done, and the export.
+
+        Not `trained`: the command of a finished run is repeated, or that of one which a signal stopped in its last
+        step; this one has the checkpoint alone, without a validation loss.
+        """
         settings, step = self.settings, progress.step
-        self.evaluate(progress)
-        if not due(step, settings.choices_every):
-            self.choices(progress)
-        if not due(step, settings.sample_every):
-            self.samples(progress)
-        if not due(step, settings.save_every):
-            self.save(progress)
+        if trained or progress.evaluated != step:
+            self.evaluate(progress)
+            for every, action in ((settings.save_every, self.save), (settings.choices_every, self.choices),
+                                  (settings.sample_every, self.samples)):
+                if not (trained and due(step, every)):
+                    action(progress)
         if settings.export:
             from convert import export
 
             card = (f"Trained on `{settings.data.name}` with preset `{settings.preset}`: {step:,} steps, "
                     f"{step * settings.total_batch:,} tokens, validation loss {progress.val_loss:.4f} nats per token.")
             arguments = self.whole_model(), tokenizer_folder(self.val_split.manifest), settings.export, card
-            self.world.agree(*((export, *arguments) if self.world.main else (checkpoint.nothing,)))
+            self.world.agree(export if self.world.main else checkpoint.nothing, *arguments)
             self.log.say(f"exported to {settings.export}")
 
     def evaluate(self, progress):
@@ -103,10 +122,9 @@ class Between:
         if not self.world.main:
             return
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
-        prompt = self.tokenizer.encode(self.settings.prompt).ids
-        room = self.model.config.block_size - len(prompt)
+        room = self.model.config.block_size - len(self.prompt)
         with torch.compiler.set_stance("force_eager"):
-            replies = generate(model, [prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
+            replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
                                stop_id=model.config.end_of_text, generator=generator)
         model.laid_out = None  # the next update changes the weights anyway
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])

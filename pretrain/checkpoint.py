@@ -6,7 +6,8 @@
     state.json              step, position of the reader, recent losses, and the architecture and data they belong to
 
 A folder is written beside (`.tmp`), every file is flushed to the disk, and one rename makes it visible: after a crash
-at any moment the newest visible folder is whole. No pickle is read or written.
+at any moment the newest visible folder is whole. One that is written again stands aside (`.old`) until then, from where
+`recover` brings it back. No pickle is read or written.
 """
 
 import json
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -33,7 +34,7 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, wo
     On an error (a full disk) the unfinished folder is removed and the error raised.
     """
     target = folder / f"step_{state['step']:08d}"
-    temporary = target.with_suffix(".tmp")
+    temporary, old = target.with_suffix(".tmp"), target.with_suffix(".old")
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     names = {p: name for name, p in model.named_parameters()}
     slots = {f"{names[p]}/{key}": value for optimizer in optimizers
@@ -59,9 +60,11 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, wo
         write_text(temporary / "state.json", json.dumps(state))
         for path in [*temporary.iterdir(), temporary]:
             flush(path)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
         temporary.rename(target)
         flush(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
     try:
         world.agree(prepare if world.main else nothing)
@@ -70,6 +73,7 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, wo
     except BaseException:
         if world.main:
             shutil.rmtree(temporary, ignore_errors=True)
+            recover(folder)
         raise
     return target
 
@@ -84,20 +88,27 @@ def load(path: Path, model: nn.Module, optimizers: Optimizers):
         else:
             weights, slots = load_sharded(path, parameters, bool(optimizers))
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is damaged ({error}); delete that folder to continue from the one before") from None
+        raise damaged(path, error) from None
     if parameters.keys() != weights.keys():
         other = sorted(parameters.keys() ^ weights.keys())[:5]
         raise InputError(f"{path} holds other parameters than this model: {', '.join(other)}")
     with torch.no_grad():
         for name, p in parameters.items():
-            p.copy_(weights[name])
+            p.copy_(split_like(p, weights[name]))
     if optimizers:
         torch.set_rng_state(slots.pop("random"))
     owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for slot, value in slots.items():
         name, key = slot.rsplit("/", 1)
         p = parameters[name]
-        owner[p].state[p][key] = value.to(p.device)
+        owner[p].state[p][key] = split_like(p, value.to(p.device))
+
+
+def split_like(p: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
+    """A tensor from a whole checkpoint, split over the processes where the parameter of its shape is."""
+    if isinstance(p, DTensor) and not isinstance(value, DTensor) and value.shape == p.shape:
+        return distribute_tensor(value.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
+    return value
 
 
 def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, dict]:
@@ -124,7 +135,15 @@ def is_sharded(model: nn.Module) -> bool:
 
 def read_state(path: Path) -> dict:
     """state.json of a checkpoint folder."""
-    return json.loads((path / "state.json").read_text("utf-8"))
+    try:
+        return json.loads((path / "state.json").read_text("utf-8"))
+    except (ValueError, OSError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> InputError:
+    """What to say of a checkpoint that cannot be read."""
+    return InputError(f"{path} is damaged ({error}); delete that folder to continue from the one before")
 
 
 def listing(folder: Path) -> list[Path]:
@@ -132,6 +151,15 @@ def listing(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if re.fullmatch(r"step_\d{8,}", path.name))
+
+
+def recover(folder: Path):
+    """Bring back a checkpoint that a crash left aside before the new one stood; remove it where that one stands."""
+    for old in folder.glob("*.old"):
+        if old.with_suffix("").exists():
+            shutil.rmtree(old)
+        else:
+            old.rename(old.with_suffix(""))
 
 
 def prune(folder: Path, keep: int, best: str | None):
@@ -166,5 +194,5 @@ def flush(path: Path):
         os.close(descriptor)
 
 
-def nothing():
+def nothing(*_):
     """What the other processes do meanwhile."""

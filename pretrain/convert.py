@@ -31,7 +31,11 @@ class Settings:
     debug: bool = False  # show tracebacks of input errors
 
 
-TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+                   "chat_template.jinja", "vocab.json", "merges.txt"]
+EXPORTED = {"config.json", "generation_config.json", "model.safetensors", "README.md", *TOKENIZER_FILES}
+DOCUMENT_MASK = ("trained with --document_mask: no token looked beyond an end-of-text; transformers computes the same "
+                 "within one document, but looks back across them")
 ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2", "silu": "silu"}  # ours -> transformers' name, without a gate
 # What we read back as "gelu": the tanh form under its three names.
 OUR_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2",
@@ -99,6 +103,8 @@ def hf_config(config: GPTConfig) -> dict:
     c, name = config, architecture(config)
     common = {"architectures": [name], "vocab_size": c.vocab_size, "tie_word_embeddings": c.tied, "dtype": "float32",
               "bos_token_id": c.end_of_text, "eos_token_id": c.end_of_text, "initializer_range": 0.02}
+    if c.document_mask:  # a field of our own: transformers keeps it and does not read it
+        common["document_mask"] = True
     if name == "GPT2LMHeadModel":
         return common | {
             "model_type": "gpt2", "n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "n_inner": c.hidden,
@@ -121,39 +127,55 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             raise InputError(f"{where}: {field} = {value!r} is not supported, only {', '.join(map(repr, allowed))}")
         return value
 
+    def read(field, kind, *default, fields=hf):
+        value = fields.get(field)
+        if value is None:
+            if not default:
+                raise InputError(f"{where}: the field {field!r} is missing")
+            return default[0]
+        if type(value) is not kind and (kind, type(value)) != (float, int):
+            raise InputError(f"{where}: {field} = {value!r} must be of type {kind.__name__}")
+        return kind(value)
+
     kind = hf.get("model_type")
-    end = hf.get("eos_token_id")
-    end = end[0] if isinstance(end, list) else end
-    shared = {"vocab_size": hf.get("vocab_size"), "tied": hf.get("tie_word_embeddings", kind == "gpt2"),
-              "end_of_text": 0 if end is None else end}
+    if kind not in ("gpt2", "llama", "qwen3"):
+        raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama' and 'qwen3'")
+    ends = hf.get("eos_token_id")
+    end = (ends or [None])[0] if isinstance(ends, list) else ends
+    shared = {"vocab_size": read("vocab_size", int), "tied": read("tie_word_embeddings", bool, kind == "gpt2"),
+              "end_of_text": read("eos_token_id", int, 0, fields={"eos_token_id": end}),
+              "document_mask": read("document_mask", bool, False)}  # our own field, which others pass over
+    if kind == "gpt2":
+        for field in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
+            require(field, (False,), False)
+        require("scale_attn_weights", (True,), True)
+        values = {
+            "n_layer": read("n_layer", int), "n_head": read("n_head", int), "n_embd": read("n_embd", int),
+            "block_size": read("n_positions", int), "mlp_hidden": read("n_inner", int, 0),
+            "mlp": OUR_ACTIVATIONS[require("activation_function", tuple(OUR_ACTIVATIONS), "gelu_new")],
+            "norm_eps": read("layer_norm_epsilon", float, 1e-5)}
+    else:
+        rope = read("rope_parameters", dict, {}) or read("rope_scaling", dict, {})
+        for name in ("rope_type", "type"):
+            if rope.get(name, "default") != "default":
+                raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
+        require("hidden_act", ("silu",), "silu")
+        require("use_sliding_window", (False,), False)
+        bias = require("attention_bias", (False, True), False)
+        if kind == "llama":
+            require("mlp_bias", (bias,), False)
+        heads = read("num_attention_heads", int)
+        values = {
+            "n_layer": read("num_hidden_layers", int), "n_head": heads, "n_embd": read("hidden_size", int),
+            "block_size": read("max_position_embeddings", int), "n_kv_head": read("num_key_value_heads", int, heads),
+            "head_size": read("head_dim", int, 0), "mlp": "swiglu", "mlp_hidden": read("intermediate_size", int),
+            "norm": "rmsnorm", "norm_eps": read("rms_norm_eps", float, 1e-6), "position": "rope",
+            "qk_norm": kind == "qwen3", "bias": bias,
+            "rope_theta": read("rope_theta", float, read("rope_theta", float, 10000.0, fields=rope))}
     try:
-        if kind == "gpt2":
-            for field in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
-                require(field, (False,), False)
-            return GPTConfig(
-                n_layer=hf["n_layer"], n_head=hf["n_head"], n_embd=hf["n_embd"], block_size=hf["n_positions"],
-                mlp=OUR_ACTIVATIONS[require("activation_function", tuple(OUR_ACTIVATIONS), "gelu_new")],
-                mlp_hidden=hf.get("n_inner") or 0, norm_eps=hf.get("layer_norm_epsilon", 1e-5), **shared)
-        if kind in ("llama", "qwen3"):
-            rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-            for name in ("rope_type", "type"):
-                if rope.get(name, "default") != "default":
-                    raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
-            require("hidden_act", ("silu",), "silu")
-            require("use_sliding_window", (False,), False)
-            bias = require("attention_bias", (False, True), False)
-            if kind == "llama":
-                require("mlp_bias", (bias,), False)
-            heads = hf["num_attention_heads"]
-            return GPTConfig(
-                n_layer=hf["num_hidden_layers"], n_head=heads, n_embd=hf["hidden_size"],
-                block_size=hf["max_position_embeddings"], n_kv_head=hf.get("num_key_value_heads") or heads,
-                head_size=hf.get("head_dim") or 0, mlp="swiglu", mlp_hidden=hf["intermediate_size"], norm="rmsnorm",
-                norm_eps=hf.get("rms_norm_eps", 1e-6), position="rope", qk_norm=kind == "qwen3", bias=bias,
-                rope_theta=float(hf.get("rope_theta") or rope.get("rope_theta") or 10000.0), **shared)
-    except KeyError as error:
-        raise InputError(f"{where}: the field {error} is missing") from None
-    raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama' and 'qwen3'")
+        return GPTConfig(**values, **shared)
+    except InputError as error:
+        raise InputError(f"{where}, in our names: {error}") from None
 
 
 def hf_tensors(config: GPTConfig, state: dict) -> dict:
@@ -184,7 +206,7 @@ def load(source: str | Path, dtype=None):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = Path(source) if Path(source).exists() else download(str(source))
+    folder = locate(source)
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} has no config.json; expected a Hugging Face folder")
     config = our_config(read_json(folder / "config.json"), str(folder / "config.json"))
@@ -237,13 +259,19 @@ def copy_tensors(model, tensors: dict, where: str):
         raise InputError(f"{where}: {len(left)} tensors have no place in the model, the first is {left[0]}")
 
 
+def locate(source: str | Path) -> Path:
+    """The folder of this path, or of the hub model of this name."""
+    return Path(source) if Path(source).exists() else download(str(source))
+
+
 def download(name: str) -> Path:
     """Folder of a hub model in the local cache, without pickles."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "merges.txt", "*.model"]))
+        wanted = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model"]
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} is neither a folder nor a model that the hub gives: {reason}\n"
@@ -251,16 +279,31 @@ def download(name: str) -> Path:
 
 
 def read_json(path: Path) -> dict:
-    """Parsed file; InputError if it is not JSON."""
+    """Parsed file; InputError if it is not a JSON object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds {str(value)[:40]}, not an object in braces")
+    return value
+
+
+def special_tokens(folder: Path) -> dict:
+    """The bos and eos ids of generation_config.json, or else of config.json; eos may be a list. Empty for a run."""
+    ids = {}
+    for name in ("config.json", "generation_config.json"):
+        if (folder / name).exists():
+            ids |= {key: value for key, value in read_json(folder / name).items()
+                    if key in ("bos_token_id", "eos_token_id") and value is not None}
+    return ids
 
 
 def model_card(config: GPTConfig, parameters: int, card: str | dict) -> str:
     """README.md of an exported folder; `card`, text or named values, says how it was trained and how well it does."""
     text = card if isinstance(card, str) else "\n".join(f"- {name}: {value}" for name, value in card.items())
+    if config.document_mask:
+        text = f"{text.strip()}\n\nIt was {DOCUMENT_MASK}."
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -281,25 +324,36 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from
 """
 
 
+def check_target(out: Path):
+    """Raise InputError if an export may not take the place of `out`: only of nothing, an empty folder or an export."""
+    if not out.exists():
+        return
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    foreign = sorted(names - EXPORTED)
+    if not out.is_dir() or foreign or (names and "config.json" not in names):
+        reason = f" (it holds {foreign[0]})" if foreign else ""
+        raise InputError(f"{out} exists and is no exported model{reason}; give another folder")
+
+
 def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: str | dict = "",
-           state: dict | None = None):
+           state: dict | None = None, special: dict | None = None):
     """Write `model` (a GPT) as a Hugging Face folder that appears at once and whole.
 
     `state` replaces model.state_dict(), e.g. the gathered one of a sharded model. Logits equal ours to 1e-4 in fp32.
-    An earlier export is replaced; any other non-empty folder is refused.
+    `special` holds bos and eos ids for generation that are not both the end-of-text, as special_tokens gives them.
+    An earlier export is replaced; any other non-empty folder is refused (check_target).
     """
     from safetensors.torch import save_file
 
     config, out = model.config, Path(out_dir).absolute()
     tensors = hf_tensors(config, model.state_dict() if state is None else state)  # refuses before anything is written
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "config.json").exists()):
-        raise InputError(f"{out} exists and is no exported model; give another folder")
+    check_target(out)
     part, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n")
-        ids = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text}
+        ids = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text} | (special or {})
         (part / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
         (part / "README.md").write_text(model_card(config, sum(t.numel() for t in tensors.values()), card))
         for name in TOKENIZER_FILES if tokenizer_dir else ():
@@ -355,7 +409,7 @@ def load_any(source: str | Path, dtype=None):
     if path.is_dir() and not (path / "config.json").exists():
         return load_run(path, dtype)
     model = load(source, dtype)
-    folder = path if path.exists() else download(str(source))
+    folder = locate(source)
     return model, folder if (folder / "tokenizer.json").exists() else None
 
 
@@ -365,9 +419,11 @@ def main(settings: Settings):
     tokenizer = settings.tokenizer or tokenizer
     if tokenizer is not None and not (tokenizer / "tokenizer.json").exists():
         raise InputError(f"{tokenizer} has no tokenizer.json; give the tokenizer's folder with --tokenizer")
-    export(model, tokenizer, settings.out, f"Converted from `{Path(settings.source).name}`.")
+    export(model, tokenizer, settings.out, f"Converted from `{Path(settings.source).name}`.",
+           special=special_tokens(locate(settings.source)))
     print(f"{architecture(model.config)} with {model.parameter_count():,} parameters -> {settings.out}"
-          + ("" if tokenizer else "; no tokenizer found, give one with --tokenizer"))
+          + ("" if tokenizer else "; no tokenizer found, give one with --tokenizer")
+          + (f"; {DOCUMENT_MASK}" if model.config.document_mask else ""))
 
 
 if __name__ == "__main__":

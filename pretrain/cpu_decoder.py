@@ -163,7 +163,7 @@ class CPUDecoder(Decoder):
         super().__init__(*arguments)
         cache, config = self.cache, self.config
         self.keys, self.values = ([array(part) for part in parts] for parts in (cache.keys, cache.values))
-        self.first = np.zeros(cache.keys.shape[1], np.int64) if self.padding is None else self.padding.numpy()
+        self.begins = np.zeros(cache.keys.shape[1], np.int64) if self.first is None else self.first.numpy()
         tables = (self.model.cos, self.model.sin) if config.position == "rope" else torch.empty(2, 0, 1)
         self.cos, self.sin = map(array, tables)
 
@@ -194,7 +194,7 @@ class CPUDecoder(Decoder):
             y = attention(tensor(q), cache.keys[layer, :, :, :end], cache.values[layer, :, :, :end], self.mask)
             return array(y.transpose(1, 2).reshape(B * T, H * D))
         y = np.empty((B, H * D), qkv.dtype)
-        _attend(q, keys, values, self.first, end, np.float32(D**-0.5), y)
+        _attend(q, keys, values, self.begins, end, np.float32(D**-0.5), y)
         return y
 
     def activate(self, x: np.ndarray) -> np.ndarray:

@@ -168,7 +168,7 @@ def _heads_backward(x, T, q_gain, k_gain, eps, cos, sin, dq, dk, dv, dx, dgains)
 
 
 class RMSNorm(torch.autograd.Function):
-    """RMSNorm of x (..., C) in the dtype of x, with a gain (C,) in fp32."""
+    """RMSNorm of x (..., C) in the dtype of x, with a gain (C,)."""
 
     @staticmethod
     def forward(ctx, x, gain, eps):
@@ -188,7 +188,7 @@ class RMSNorm(torch.autograd.Function):
         dx, dgain = torch.empty_like(x), partial_sums(x)
         use_threads()
         _rms_norm_backward(rows(x), copied(gain), np.float32(ctx.eps), rows(dy.contiguous()), rows(dx), dgain)
-        return dx, torch.from_numpy(dgain.sum(0)), None
+        return dx, torch.from_numpy(dgain.sum(0)).to(gain.dtype), None
 
 
 ACTIVATIONS = {"swiglu": (_swiglu, _swiglu_backward, 2), "relu2": (_relu2, _relu2_backward, 1)}  # loops, width of x / W
@@ -222,7 +222,7 @@ class Activation(torch.autograd.Function):
 class Heads(torch.autograd.Function):
     """x (B, T, (H + 2 K) D) -> q (B, H, T, D), k, v (B, K, T, D): QK-norm (gains (D,), or None), then rotary positions.
 
-    cos, sin (T, D/2) fp32.
+    cos, sin (T, D/2).
     """
 
     @staticmethod
@@ -241,7 +241,7 @@ class Heads(torch.autograd.Function):
     def arguments(x, q_gain, k_gain, cos, sin, eps):
         """What both loops take first; an empty gain stands for no normalisation."""
         gains = [np.empty(0, np.float32) if gain is None else copied(gain) for gain in (q_gain, k_gain)]
-        return rows(x), len(cos), *gains, np.float32(eps), array(cos), array(sin)
+        return rows(x), len(cos), *gains, np.float32(eps), array(cos.float()), array(sin.float())
 
     @staticmethod
     def backward(ctx, *gradients):
@@ -253,7 +253,7 @@ class Heads(torch.autograd.Function):
         use_threads()
         _heads_backward(*Heads.arguments(*ctx.saved_tensors, ctx.eps),
                         *(array(grad.reshape(-1, T, D)) for grad in gradients), rows(dx), dgains)
-        dq_gain, dk_gain = (None, None) if q_gain is None else torch.from_numpy(dgains.sum(0))
+        dq_gain, dk_gain = (None, None) if q_gain is None else torch.from_numpy(dgains.sum(0)).to(q_gain.dtype)
         return dx, dq_gain, dk_gain, None, None, None, None, None
 
 
@@ -263,8 +263,8 @@ def rows(x: torch.Tensor) -> np.ndarray:
 
 
 def copied(gain: torch.Tensor) -> np.ndarray:
-    """A copy of a parameter: PyTorch never resizes memory that numpy has seen, which FSDP's parameters need."""
-    return array(gain.detach().clone())
+    """A copy of a parameter in fp32: FSDP hands out bf16, and must resize what PyTorch never does once numpy saw it."""
+    return array(gain.detach().to(torch.float32, copy=True))
 
 
 def partial_sums(x: torch.Tensor) -> np.ndarray:

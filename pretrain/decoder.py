@@ -61,11 +61,16 @@ def make_decoder(model, *arguments) -> "Decoder":
 class Decoder:
     """Bound to a model and an empty cache: PyTorch's operators, for a GPU.
 
-    Row b does not look at the first padding[b] slots; None if there is no padding.
+    Row b does not look at the first padding[b] slots; None if there is no padding. A model with a document mask looks
+    no further back than to its last step that ended with an end-of-text, which must not come earlier in a step.
     """
 
     def __init__(self, model, cache: KVCache, padding: torch.Tensor | None = None):
-        self.model, self.config, self.cache, self.padding = model, model.config, cache, padding
+        self.model, self.config, self.cache = model, model.config, cache
+        self.first = padding  # slot at which what a row sees begins, (B,); None: 0 in all rows
+        if self.config.document_mask:
+            zeros = torch.zeros(cache.keys.shape[1], dtype=torch.long, device=cache.keys.device)
+            self.first = zeros if padding is None else padding.clone()
         self.weights = weights_of(model, cache.keys.shape[1], type(self))
 
     def step(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
@@ -83,6 +88,8 @@ class Decoder:
             branch = c_proj_mlp(self.activate(c_fc(y)))
         _, y = self.add_norm(x, branch, weights.norms[-1])
         self.cache.length += tokens.shape[1]
+        if self.config.document_mask:  # the end-of-text belongs to what it ends; in place, CPUDecoder shares the memory
+            self.first.masked_fill_(tokens[:, -1] == self.config.end_of_text, self.cache.length)
         return self.finish(weights.head(y.reshape(*tokens.shape, -1)[:, -1]))
 
     @staticmethod
@@ -111,11 +118,11 @@ class Decoder:
 
     def visible(self) -> torch.Tensor | None:
         """What the new positions see, (B, 1, T, end) bool; None: all before them."""
-        if self.padding is None:
+        if self.first is None:
             return None
-        slots = torch.arange(self.cache.length + self.shape[1], device=self.padding.device)
+        slots = torch.arange(self.cache.length + self.shape[1], device=self.first.device)
         new = slots[self.cache.length:, None]
-        seen = (slots <= new) & (slots >= self.padding[:, None, None])
+        seen = (slots <= new) & (slots >= self.first[:, None, None])
         return (seen | (slots == new))[:, None]  # padding sees itself: no empty row
 
     def add_norm(self, x, branch, norm):

@@ -4,7 +4,8 @@
     python3 pretrain/gpu_check.py --only race --race_minutes 4.5 --nanogpt DIR --data data/tokens/gutenberg
     python pretrain/gpu_check.py --cpu_dry_run --nanogpt DIR --out /tmp/gpu.json     # does the script run? tiny models
 
-Parts, in this order; a part that cannot end in time is left out, and results are on the disk after each:
+Parts, in this order, with results on the disk after each. One for which too little time is left is left out; at the end
+of --budget the one that runs is stopped:
 
     tests       pytest -m gpu tests/pretrain/test_pretrain_gpu.py
     speed       GPT-2 124M, T = 1024, bf16, compiled: tokens/s and MFU of ours at several micro-batches and of nanoGPT
@@ -13,14 +14,15 @@ Parts, in this order; a part that cannot end in time is left out, and results ar
     race        nanoGPT trains for some minutes; ours, modern block and Muon, gets 0.6 of that time, then 0.4: is its
                 validation loss as low? Needs --data, shards of GPT-2 tokens (20 to 60 MB suffice)
 
-MFU counts 6 FLOPs per weight and token plus attention over the full T x T scores, against 989 TFLOP/s (H100, H200) or
-the device's own peak in world.py.
+MFU counts 6 FLOPs per weight and token plus attention over the full T x T scores, against 989 TFLOP/s on every device:
+dense bf16 of the H100's and H200's data sheet.
 """
 
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,8 +34,12 @@ from presets import DATA, InputError, read_settings, run_command
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("tests", "speed", "memory", "generation", "race")
-# Tokens per step of the race, for both sides, and learning rate of nanoGPT: GPT-2's own 6e-4 with its 0.5M-token
-# batch scaled by the square root of the batch, which a run of minutes needs to be small.
+# Seconds without which a part is not begun, mostly its start and compilation. Estimates: none has been measured.
+# Those of speed are for one batch of one side, those of race for one run beside its training time.
+NEEDED = {"tests": 60, "speed": 60, "memory": 20, "generation": 40, "race": 40}
+PEAK = 989e12  # FLOP/s
+# The race: sequences of 1,024 tokens per step, for both sides a quarter of GPT-2's 0.5M tokens, as a run of minutes
+# needs many steps; those per forward pass of ours; nanoGPT's own learning rate, which it has for 0.5M tokens.
 RACE_SEQUENCES, RACE_MICRO, NANOGPT_LR = 128, 64, 6e-4
 
 
@@ -48,10 +54,14 @@ class Settings:
     micro_batches: tuple[int, ...] = (64, 32)  # sequences of 1,024 tokens per forward pass of ours
     nanogpt_batches: tuple[int, ...] = (32, 12)  # the same of nanoGPT; 12 is its default
     race_minutes: float = 2.0  # training time of nanoGPT
-    budget: float = 570.0  # seconds after which no part is begun
+    budget: float = 570.0  # seconds for all parts together
     cpu_dry_run: bool = False  # tiny models on the CPU, uncompiled: a test of this script
     out: Path = DATA / "runs" / "pretrain" / "gpu.json"  # results
     debug: bool = False  # show tracebacks of input errors
+
+
+class OutOfTime(BaseException):
+    """The budget is over. No Exception, so that no library takes it for a failure of its own."""
 
 
 class Check:
@@ -67,6 +77,13 @@ class Check:
         """Seconds until the deadline."""
         return self.end - time.monotonic()
 
+    def enough(self, name: str, seconds: float) -> bool:
+        """Whether this much time is left; if not, a note says that `name` is left out."""
+        left = self.left()
+        if left < seconds:
+            self.note(f"{name}_left_out", f"it needs some {seconds:.0f} s, {left:.0f} s are left")
+        return left >= seconds
+
     def note(self, name: str, value):
         """Keep, print and write a result."""
         self.results[name] = value
@@ -80,9 +97,9 @@ class Check:
         """The GPU tests of pretrain/."""
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider",
                    "tests/pretrain/test_pretrain_gpu.py"]
-        done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, timeout=max(10, self.left()))
-        print(done.stdout[-6000:], flush=True)
-        self.note("tests", {"status": done.returncode, "summary": done.stdout.strip().splitlines()[-1:]})
+        status, output, errors = finish(command, HERE.parent)
+        print(output[-6000:], errors[-3000:], sep="\n", flush=True)
+        self.note("tests", {"status": status, "summary": output.strip().splitlines()[-1:]})
 
     def speed(self):
         """Training speed of both at the best micro-batch of each."""
@@ -99,7 +116,7 @@ class Check:
         per_token = 3 * sum(forward_flops(PRESETS["gpt2"].model, 1, 1024).values()) / 1024
         rows = {}
         for who, B in cases:
-            if self.left() < 60:
+            if not self.enough(f"speed_{who}_{B}", NEEDED["speed"]):
                 break
             with tempfile.TemporaryDirectory() as scratch:
                 try:
@@ -107,7 +124,7 @@ class Check:
                 except RuntimeError as error:  # out of memory, say; the other batches may still fit
                     row = {"failed": str(error)[-600:]}
             if "tokens_per_s" in row:
-                row["mfu"] = round(row["tokens_per_s"] * per_token / 989e12, 4)
+                row["mfu"] = round(row["tokens_per_s"] * per_token / PEAK, 4)
             rows[f"{who} {B}"] = row
             self.note("speed", rows)
         best = {who: max((row.get("tokens_per_s", 0) for name, row in rows.items() if name.startswith(who)), default=0)
@@ -170,11 +187,13 @@ class Check:
             self.note("race", "left out: it needs --data and --nanogpt")
             return
         minutes = 0.05 if self.tiny else self.settings.race_minutes
+        if not self.enough("race", 3 * NEEDED["race"] + 1.6 * 60 * minutes):  # nanoGPT's probe and run, and one of ours
+            return
         with tempfile.TemporaryDirectory() as scratch:
             target = self.nanogpt_loss(Path(scratch), minutes)
         self.note("race_nanogpt", target)
         for share in (0.6, 0.4):
-            if self.left() < 60 * minutes * share + 40:
+            if not self.enough(f"race_ours_{share}", NEEDED["race"] + 60 * minutes * share):
                 break
             with tempfile.TemporaryDirectory() as scratch:
                 ours = self.our_loss(Path(scratch), minutes * share)
@@ -189,11 +208,11 @@ class Check:
         if self.tiny:
             command += ["--n_layer", 1, "--n_head", 2, "--n_embd", 32, "--block_size", 64, "--total_batch", 128,
                         "--micro_batch", 2, "--eval_tokens", 256, "--no_compile"]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-3000:])
+        status, _, errors = finish(command)
+        if status:
+            raise RuntimeError(errors[-3000:])
         lines = [json.loads(line) for line in (scratch / "run" / "metrics.jsonl").read_text().splitlines()]
-        last = [line for line in lines if "val_loss" in line][-1]
+        last = found([line for line in lines if "val_loss" in line], "validation loss", errors)[-1]
         return {"val_loss": round(last["val_loss"], 4), "steps": last["step"], "train_seconds": round(last["time"], 1)}
 
     def nanogpt_loss(self, scratch: Path, minutes: float) -> dict:
@@ -221,17 +240,37 @@ class Check:
                      "eval_interval": iterations}
             words = [f"--{name}={value}" for name, value in (flags | extra).items()]
             command = [sys.executable, "-u", "train.py", *words]
-            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(done.stderr[-3000:])
-            seconds = [float(ms) / 1e3 for ms in re.findall(r"time ([\d.]+)ms", done.stdout)]
-            return seconds[1:-1], [float(x) for x in re.findall(r"val loss ([\d.]+)", done.stdout)]
+            status, output, errors = finish(command, scratch)
+            if status:
+                raise RuntimeError(errors[-3000:])
+            seconds = [float(ms) / 1e3 for ms in re.findall(r"time ([\d.]+)ms", output)]
+            losses = [float(x) for x in re.findall(r"val loss ([\d.]+)", output)]
+            return found(seconds[1:-1], "time of a step", output), found(losses, "validation loss", output)
 
         probe, _ = run(8)  # the first step compiles, and the last one includes an evaluation
         step = sorted(probe)[len(probe) // 2]
         iterations = max(3, int(60 * minutes / step))
         seconds, losses = run(iterations)
         return {"val_loss": losses[-1], "steps": iterations, "train_seconds": round(sum(seconds), 1)}
+
+
+def finish(command: list, folder: Path | None = None) -> tuple[int, str, str]:
+    """Run a command: its status, output, errors. An exception meanwhile, as OutOfTime, ends it and its children."""
+    with subprocess.Popen(list(map(str, command)), cwd=folder, text=True, start_new_session=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            output, errors = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output, errors
+
+
+def found(values: list, what: str, log: str) -> list:
+    """The values; if there are none, RuntimeError with the end of the log that should have had them."""
+    if not values:
+        raise RuntimeError(f"no {what} in the log, which ends with:\n{log[-1000:]}")
+    return values
 
 
 def main(settings: Settings):
@@ -253,16 +292,23 @@ def main(settings: Settings):
     check = Check(settings)
     check.note("machine", {"gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
                            "torch": torch.__version__, "python": sys.version.split()[0]})
+
+    def stop(number, frame):
+        raise OutOfTime(f"stopped, because the --budget of {settings.budget:.0f} s is over")
+
+    signal.signal(signal.SIGALRM, stop)
     failed = []
     for name in settings.only:
-        if check.left() < 15:
-            check.note(f"{name}_left_out", "no time left")
+        if not check.enough(name, NEEDED[name]):
             continue
         try:
+            signal.setitimer(signal.ITIMER_REAL, check.left())
             getattr(check, name)()
-        except (RuntimeError, OSError, ImportError, subprocess.SubprocessError) as error:
+        except (RuntimeError, OSError, ImportError, subprocess.SubprocessError, OutOfTime) as error:
             failed.append(name)
             check.note(f"{name}_failed", str(error)[-2000:])
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     if failed or check.results.get("tests", {}).get("status", 0) not in (0, 5):  # 5: no test was collected
         sys.exit(1)
 

@@ -20,7 +20,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from presets import InputError, read_settings, run_command
@@ -36,7 +36,7 @@ class Settings:
     source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, or name on the Hugging Face hub
     choices: Annotated[Path, tyro.conf.Positional]  # questions, JSONL
     limit: int = 0  # only this many questions from the start; 0 = all
-    device: str = "auto"  # auto, cpu, cuda
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     debug: bool = False  # show tracebacks of input errors
 
 
@@ -149,7 +149,7 @@ def clean(text: str) -> str:
 def read_items(path: Path, limit: int | None = None) -> list[dict]:
     """The questions of a JSONL file; InputError names the first line that is not one."""
     items = []
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:  # decoded line by line, so that what is not UTF-8 has a number too
         for number, line in enumerate(file, 1):
             if limit and len(items) == limit:
                 break
@@ -157,15 +157,20 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
                 continue
             try:
                 item = json.loads(line)
-                item["label"] = int(item["label"])
-                endings = item["endings"]
+                label, endings = item["label"], item["endings"]
                 texts = [item["ctx"], *endings]
+                parts = [item[name] for name in ("ctx_a", "ctx_b", "activity_label") if name in item]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{path}, line {number}: needs ctx, endings and label ({error})") from None
-            if not all(isinstance(text, str) and text.strip() for text in texts) or not isinstance(endings, list):
-                raise InputError(f"{path}, line {number}: ctx and endings must be texts that are not empty")
-            if not 0 <= item["label"] < len(endings):
-                raise InputError(f"{path}, line {number}: label {item['label']} is none of {len(endings)} endings")
+            if not all(isinstance(text, str) for text in (*texts, *parts)) or not isinstance(endings, list):
+                raise InputError(f"{path}, line {number}: ctx, endings, ctx_a, ctx_b and activity_label must be texts")
+            context, cleaned = harness_text(item)
+            if not all(text.strip() for text in (*texts, context, *cleaned)):
+                raise InputError(f"{path}, line {number}: ctx and endings must be not empty, also without [marks]")
+            labels = [str(i) for i in range(len(endings))]  # HellaSwag's own are texts on the Hugging Face hub
+            if str(label) not in labels:
+                raise InputError(f"{path}, line {number}: label {label} is none of {len(endings)} endings")
+            item["label"] = int(label)
             items.append(item)
     if not items:
         raise InputError(f"{path} has no questions")
@@ -174,13 +179,11 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
 
 def main(settings: Settings):
     """Load, score, print."""
-    import torch
     from convert import load_any
+    from sample import choose_device
     from tokenizers import Tokenizer
 
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(settings.device)
     read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
     model, folder = load_any(settings.source)
     if folder is None:

@@ -6,7 +6,6 @@ Started by model.py. Shapes: B micro_batch, T tokens of a sequence.
 import contextlib
 import dataclasses
 import gc
-import json
 import math
 import signal
 import statistics
@@ -20,8 +19,8 @@ import torch
 from between import Between
 from model import GPT
 from optim import learning_rate_scale, make_optimizers
-from presets import GPTConfig, InputError, Settings
-from runlog import RunLog, plain
+from presets import GPTConfig, InputError, Settings, check
+from runlog import RunLog, plain, record
 from shards import Reader, Split, accumulation_steps, check_length
 from world import World, choose_dtype, claim, exchange_gradients, peak_flops, provenance
 
@@ -38,7 +37,7 @@ class Progress:
 
     step: int = 0  # updates made
     sequences: int = 0  # sequences read, the state of the reader
-    seconds: float = 0.0  # time in steps, without evaluation and checkpoints
+    seconds: float = 0.0  # time in steps, without evaluation and checkpoints: the mean of the processes
     losses: list = field(default_factory=list)  # of the last 100 steps, nats
     evaluated: int = -1  # step of the last validation
     val_loss: float | None = None  # at that step, nats
@@ -49,6 +48,7 @@ class Progress:
 def main(settings: Settings) -> int:
     """Train; returns the exit status: 0, 2 for a mistake of the user, 3 for a loss that is not finite, 128 + signal."""
     try:
+        check(settings)
         world = World(settings.device, settings.threads, settings.timeout)
         with world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext):
             stopped_by = train(settings, world)
@@ -63,12 +63,6 @@ def main(settings: Settings) -> int:
 
 def train(settings: Settings, world: World) -> int:
     """The run; returns the number of the signal that ended it early, or 0."""
-    if not settings.max_steps and not settings.minutes:
-        raise InputError("--max_steps 0 needs --minutes, or the run would never end")
-    if not 0 <= settings.dropout < 1:
-        raise InputError(f"--dropout {settings.dropout}: a share from 0 to below 1")
-    if not 0 <= settings.keep_activations <= 1 or (settings.keep_activations < 1 and not settings.compile):
-        raise InputError(f"--keep_activations {settings.keep_activations}: a share from 0 to 1, below 1 with --compile")
     train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
     for split in (train_split, val_split):
         world.agree(split.verify, world.rank, world.size)
@@ -86,11 +80,16 @@ def train(settings: Settings, world: World) -> int:
     optimizers = make_optimizers(model, settings)
 
     folder = settings.out / "checkpoints"
-    identity = identify(settings, config, train_split)
+    identity = identify(settings, config, train_split, val_split)
+    world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
     progress = world.agree(restore, folder, settings, identity, model, optimizers)
-    if progress.step == 0 and world.main:
-        made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
-        checkpoint.write_text(settings.out / "args.json", json.dumps(made_of, indent=1))
+    first_step = progress.step
+    flops, peak = model.flops_per_token(T), peak_flops(world.device, dtype, settings.peak_tflops) * world.size
+    log = RunLog(settings.out, first_step, settings.max_steps or None, world.main)
+    log.say(description(settings, world, model, train_split, accumulation, T, peak))
+    between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
+    made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
+    world.agree(record if world.main else checkpoint.nothing, settings.out, first_step, made_of)
     reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences,
                     settings.curriculum)
 
@@ -101,19 +100,16 @@ def train(settings: Settings, world: World) -> int:
             return [part.pin_memory().to(world.device, non_blocking=True) for part in parts]
         return list(parts)
 
-    if world.size > 1:
-        # DDP orders its buckets, and with them the order of summation, after the first backward pass. A pass without an
-        # update brings a resumed run into the same state as an uninterrupted one.
+    if settings.compile or world.size > 1:
+        # A pass without an update: the time of compiling is not that of the first step (--minutes). And DDP orders its
+        # buckets, and with them the order of summation, after the first backward pass: a resumed run comes into the
+        # same state as an uninterrupted one.
         network(*batch()).backward()
         model.zero_grad(set_to_none=True)
         reader.position = progress.sequences
 
-    flops, peak = model.flops_per_token(T), peak_flops(world.device, dtype, settings.peak_tflops) * world.size
-    log = RunLog(settings.out, progress.step, settings.max_steps or None, world.main)
-    log.say(description(settings, world, model, train_split, accumulation, T, peak))
-    between = Between(settings, world, model, optimizers, val_split, T, folder, identity, log)
     network.eval()
-    if progress.step == 0:
+    if first_step == 0:
         between.evaluate(progress)
     stop = []  # signals received
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,6 +118,7 @@ def train(settings: Settings, world: World) -> int:
     gc.freeze()  # nothing made so far will ever be garbage
 
     stopped_by, sequences = 0, settings.total_batch // T
+    spent = progress.seconds  # by this process alone
     x, y = batch()
     while not finished(settings, progress) and not stopped_by:
         began = time.perf_counter()
@@ -141,12 +138,13 @@ def train(settings: Settings, world: World) -> int:
         norm = float(norm.full_tensor() if settings.fsdp else norm)
         # the same numbers in every process, so that all decide alike
         loss, terminated, interrupted, seconds = world.sum(
-            float(loss) / world.size, signal.SIGTERM in stop, signal.SIGINT in stop, progress.seconds / world.size)
+            float(loss) / world.size, signal.SIGTERM in stop, signal.SIGINT in stop,
+            (spent + time.perf_counter() - began) / world.size)
         stopped_by = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
         if not math.isfinite(loss + norm):
             raise NotFiniteError(f"step {progress.step + 1}: loss {loss}, gradient norm {norm}; no update was made. "
                                  f"Sequences {progress.sequences} to {progress.sequences + sequences - 1}. "
-                                 "Lower the learning rate, or resume from the last checkpoint with another --seed")
+                                 "Lower the learning rate")
 
         share = learning_rate_scale(fraction(settings, progress, seconds), settings)
         skip = spike(loss, progress.losses, settings.skip_spikes or SPIKE)
@@ -163,7 +161,8 @@ def train(settings: Settings, world: World) -> int:
         elapsed = time.perf_counter() - began
         progress.step += 1
         progress.sequences += sequences
-        progress.seconds += elapsed
+        progress.seconds = seconds
+        spent += elapsed
         progress.losses = [*progress.losses[-99:], loss]
         speed = settings.total_batch / elapsed
         log.step(progress, settings.log_every, loss=loss, lr=settings.lr * share, norm=norm, tokens_per_s=round(speed),
@@ -171,26 +170,29 @@ def train(settings: Settings, world: World) -> int:
         between.after_step(progress, stopped_by)
 
     if not stopped_by:
-        between.finish(progress)
+        between.finish(progress, progress.step > first_step)
     log.close()
     return stopped_by
 
 
 def with_data(config: GPTConfig, split: Split) -> GPTConfig:
     """The architecture with the vocabulary and the end-of-text id of the data."""
-    vocabulary = split.manifest["vocab_size"]
+    vocabulary, end_of_text = split.manifest["vocab_size"], split.manifest["end_of_text"]
+    if config.document_mask and end_of_text is None:
+        raise InputError(f"--document_mask: {split.folder}/manifest.json names no end_of_text that ends a document")
     if config.vocab_size and config.vocab_size < vocabulary:
         raise InputError(f"--vocab_size {config.vocab_size} is below the data's {vocabulary}; 0 takes it from there")
     return dataclasses.replace(config, vocab_size=config.vocab_size or vocabulary,
-                               end_of_text=split.manifest["end_of_text"])
+                               end_of_text=end_of_text)
 
 
-def identify(settings: Settings, config: GPTConfig, split: Split) -> dict:
+def identify(settings: Settings, config: GPTConfig, train: Split, validation: Split) -> dict:
     """What must be the same when a run is continued."""
     names = ("sequence", "total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
             **{name: getattr(settings, name) for name in names},
-            "data": [entry["sha256"][:16] for entry in split.entries]}
+            "data": [entry["sha256"][:16] for entry in train.entries],
+            "validation": [entry["sha256"][:16] for entry in validation.entries]}
 
 
 def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) -> Progress:

@@ -23,16 +23,17 @@ def linear_cross_entropy(x: torch.Tensor, weight: torch.Tensor, targets: torch.T
     z_loss adds the gradient of z_loss * mean(logsumexp²) (Chowdhery et al. 2022), which keeps the logits from drifting;
     the value returned stays the cross-entropy alone, comparable between runs.
     """
-    return LinearCrossEntropy.apply(x, weight, targets, vocab_size, z_loss)
+    # asked here, because inside of a Function gradients are always off
+    gradient = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+    return LinearCrossEntropy.apply(x, weight, targets, vocab_size, z_loss, gradient)
 
 
 class LinearCrossEntropy(torch.autograd.Function):
     """See linear_cross_entropy."""
 
     @staticmethod
-    def forward(ctx, x, weight, targets, vocab_size, z_loss):
-        """Loss, and the gradients of its inputs."""
-        needs_grad = x.requires_grad or weight.requires_grad
+    def forward(ctx, x, weight, targets, vocab_size, z_loss, needs_grad):
+        """Loss, and with needs_grad the gradients of its inputs."""
         w = weight.detach().to(x.dtype)
         shares = (targets >= 0).float()  # 1, or 0 where left out
         shares /= shares.sum().clamp(min=1)
@@ -61,7 +62,7 @@ class LinearCrossEntropy(torch.autograd.Function):
         """Scale what forward made, in place: once only."""
         dx, dw = ctx.gradients
         ctx.gradients = None
-        return dx.mul_(grad), dw.mul_(grad).to(ctx.weight_dtype), None, None, None
+        return dx.mul_(grad), dw.mul_(grad).to(ctx.weight_dtype), None, None, None, None
 
 
 def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, gradient: bool) -> torch.Tensor:
@@ -73,9 +74,10 @@ def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, grad
     log_normaliser = real.logsumexp(1, keepdim=True)
     nats = log_normaliser - real.gather(1, targets[:, None])
     if gradient:
-        grad = (real - log_normaliser).exp() * (1 + 2 * z_loss * log_normaliser)
-        grad = grad.scatter_add(1, targets[:, None], torch.full_like(nats, -1.0)) * shares[:, None]
-        logits[:, :vocab_size] = grad
+        # compared, not scattered: a scatter would keep torch.compile from making one loop without an (N, V) in fp32
+        own = torch.arange(vocab_size, device=logits.device) == targets[:, None]
+        grad = (real - log_normaliser).exp() * (1 + 2 * z_loss * log_normaliser) - own.float()
+        logits[:, :vocab_size] = grad * shares[:, None]
         logits[:, vocab_size:] = 0
     return nats[:, 0]
 

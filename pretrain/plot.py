@@ -52,7 +52,11 @@ class Run:
         """Where a line lies on the horizontal axis."""
         if x == "time":
             return line["time"] / 60
-        return line["step"] * (self.args.get("total_batch", 1) if x == "tokens" else 1)
+        if x == "step":
+            return line["step"]
+        if not isinstance(self.args.get("total_batch"), int):
+            raise InputError(f"{self.name}: args.json has no total_batch, which --x tokens needs; use --x step or time")
+        return line["step"] * self.args["total_batch"]
 
 
 def read_run(folder: Path) -> Run:
@@ -60,20 +64,35 @@ def read_run(folder: Path) -> Run:
     path = folder / "metrics.jsonl"
     if not path.exists():
         raise InputError(f"{path} does not exist: is {folder} the folder of a pretraining run?")
-    lines, by_kind = path.read_text(encoding="utf-8").split("\n"), {}
+    lines, by_kind = path.read_bytes().split(b"\n"), {}
     for number, line in enumerate(lines, 1):
         if number == len(lines):  # what follows the last newline: nothing, or a line that is being written
             break
         try:
             record = json.loads(line)
             by_kind[tuple(sorted(record)), record["step"]] = record  # a resumed run may log a step twice
+            right = all(isinstance(value, int | float | None) for value in record.values())
+            right = right and None not in (record["step"], record["time"])
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, line {number} is not a metrics line: {line[:60]!r}") from None
+            right = False
+        if not right:
+            text = line[:60].decode(errors="replace")
+            raise InputError(f"{path}, line {number} is not a metrics line, numbers with step and time: {text!r}")
     if not by_kind:
         raise InputError(f"{path} has no line yet")
-    args = folder / "args.json"
-    return Run(folder.resolve().name, json.loads(args.read_text("utf-8")) if args.exists() else {},
+    return Run(folder.resolve().name, read_args(folder / "args.json"),
                sorted(by_kind.values(), key=lambda record: record["step"]))
+
+
+def read_args(path: Path) -> dict:
+    """The settings of a run; none where there is no such file."""
+    try:
+        args = json.loads(path.read_bytes()) if path.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    if not isinstance(args, dict):
+        raise InputError(f"{path} holds {str(args)[:40]}, not the settings of a run")
+    return args
 
 
 def smooth(values: list[float], width: int) -> list[float]:

@@ -8,6 +8,7 @@ al. 2023), Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon),
 """
 
 import dataclasses
+import math
 import os
 import sys
 from dataclasses import dataclass, field
@@ -21,6 +22,27 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 
 class InputError(ValueError):
     """A user's mistake: one or two lines that name the value and the fix; exit status 2 without a traceback."""
+
+
+RANGES = [  # what a number may be, in words and as a test, and the settings that it is about
+    ("1 or more", lambda x: 1 <= x < math.inf,
+     "n_layer n_head n_embd block_size pad_vocab total_batch micro_batch keep timeout"),
+    ("0 or more", lambda x: 0 <= x < math.inf,
+     "vocab_size n_kv_head head_size mlp_hidden norm_eps embedding_std max_steps minutes sequence curriculum lr "
+     "muon_lr weight_decay clip z_loss skip_spikes eval_every eval_tokens choices_every choices_limit sample_every "
+     "save_every log_every threads peak_tflops seed"),
+    ("a number above 0", lambda x: 0 < x < math.inf, "rope_theta"),
+    ("a share from 0 to 1", lambda x: 0 <= x <= 1, "decay min_lr keep_activations"),
+    ("a share from 0 to below 1", lambda x: 0 <= x < 1, "beta1 beta2 momentum dropout warmup"),
+]
+
+
+def check_numbers(settings):
+    """Refuse a number outside its range; NaN is outside of all."""
+    for words, inside, names in RANGES:
+        for name, value in vars(settings).items():
+            if name in names.split() and not (isinstance(value, int | float) and inside(value)):
+                raise InputError(f"--{name} {value}: {words}")
 
 
 @dataclass
@@ -51,6 +73,7 @@ class GPTConfig:
     end_of_text: int = 50256  # id of <|endoftext|>; taken from the manifest in training
 
     def __post_init__(self):
+        check_numbers(self)
         if not self.head_size and self.n_embd % self.n_head:
             raise InputError(f"--n_embd {self.n_embd} is not a multiple of --n_head {self.n_head}; or give --head_size")
         if self.n_kv_head and self.n_head % self.n_kv_head:
@@ -141,6 +164,17 @@ class Settings:
     peak_tflops: float = 0.0  # device peak for MFU; 0 = table of devices, on a CPU a measured matmul
     seed: int = 1  # of initial weights, data order and samples
     debug: bool = False  # show tracebacks of input errors
+
+
+def check(settings: Settings):
+    """Refuse settings with which no run can end well."""
+    check_numbers(settings)
+    if not settings.max_steps and not settings.minutes:
+        raise InputError("--max_steps 0 needs --minutes, or the run would never end")
+    if settings.keep_activations < 1 and not settings.compile:
+        raise InputError(f"--keep_activations {settings.keep_activations}: a share from 0 to 1, below 1 with --compile")
+    if settings.sequence > settings.model.block_size:
+        raise InputError(f"--sequence {settings.sequence} is longer than --block_size {settings.model.block_size}")
 
 
 def _gpt2(n_layer: int, n_head: int, n_embd: int, lr: float, micro_batch: int) -> Settings:

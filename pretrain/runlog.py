@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
+import re
 import sys
 from pathlib import Path
 
 from checkpoint import write_text
+from convert import read_json
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
@@ -24,7 +27,12 @@ class RunLog:
         if self.metrics.exists():  # a resumed run repeats the steps after its checkpoint
             lines = [line for line in self.metrics.read_text("utf-8").splitlines() if line.endswith("}")]
             write_text(self.metrics, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
-        self.file = self.metrics.open("a", encoding="utf-8")
+        samples = folder / "samples.txt"
+        if samples.exists():
+            text = samples.read_text("utf-8")
+            later = (m.start() for m in re.finditer(r"^--- step (\d+)$", text, re.MULTILINE) if int(m[1]) > first_step)
+            write_text(samples, text[:next(later, None)])
+        self.file, self.unwritten = self.metrics.open("a", encoding="utf-8"), None
         self.board = SummaryWriter(str(folder), purge_step=first_step + 1, flush_secs=10)
         self.bar = tqdm(total=last_step, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05,
                         mininterval=0.2 if sys.stderr.isatty() else 10.0)
@@ -40,14 +48,22 @@ class RunLog:
                 self.board.add_scalar(name, value, step)
 
     def step(self, progress, every: int, **values: float):
-        """Values of a step: the bar always, the files every so many steps."""
+        """Values of a step: the bar always, the files every so many steps (0 = only at the end)."""
         if not self.active:
             return
         self.bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.2e}, norm {values['norm']:.2f}, "
                                  f"{values['tokens_per_s']:,} tokens/s, MFU {values['mfu']:.1%}", refresh=False)
         self.bar.update(progress.step - self.bar.n)
-        if progress.step % every == 0:
-            self.write(progress.step, progress.seconds, **values)
+        self.unwritten = progress.step, progress.seconds, values
+        if every and progress.step % every == 0:
+            self.write_step()
+
+    def write_step(self):
+        """The values of the last step, unless they are written."""
+        if self.unwritten:
+            step, seconds, values = self.unwritten
+            self.write(step, seconds, **values)
+            self.unwritten = None
 
     def say(self, text: str):
         """A line for the reader, above the bar."""
@@ -65,19 +81,35 @@ class RunLog:
     def close(self):
         """Flush and close."""
         if self.active:
+            self.write_step()
             self.bar.close()
             self.board.close()
             self.file.close()
 
 
+def record(folder: Path, step: int, made_of: dict):
+    """Write args.json: how the run is made. What changes when it is continued goes to `resumed`, as [before, now]."""
+    path = folder / "args.json"
+    if step and path.exists():
+        before = read_json(path)
+        resumed = before.pop("resumed", [])
+        changed = {name: [before.get(name), now] for name, now in made_of.items() if before.get(name) != now}
+        made_of = {**made_of, "resumed": [*resumed, {"step": step, **changed}] if changed else resumed}
+    write_text(path, json.dumps(made_of, indent=1))
+
+
 def plain(value):
-    """Settings as JSON: paths relative to the repository or the home folder, never absolute home paths."""
+    """Settings as JSON: paths relative to the repository or the home folder (`~`), wherever the command was given."""
     if dataclasses.is_dataclass(value):
         value = dataclasses.asdict(value)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
-    if isinstance(value, str | Path):
-        return str(value).replace(f"{ROOT}/", "").replace(str(Path.home()), "~")
+    if isinstance(value, Path):
+        value = os.path.abspath(value)
+    if isinstance(value, str):  # a path, or a word of the command line: PATH, --flag=PATH
+        value = re.sub(rf"(^|=){re.escape(str(ROOT))}/", r"\1", value)
+        home = str(Path.home())
+        return value if home == "/" else re.sub(rf"(^|=){re.escape(home)}(?=/|$)", r"\1~", value)
     return value

@@ -6,6 +6,7 @@
 Shapes: B rows, T positions of the longest prompt, V vocabulary, N candidates that top_k or top_p leave.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,10 +30,36 @@ class Settings:
     min_p: float = 0.0  # only tokens with at least this share of the likeliest one's probability
     repetition_penalty: float = 1.0  # above 1: divides the logits of tokens that the text already has (CTRL)
     seed: int = 1  # of the choices
-    stream: bool = False  # print the text while it is made; one sample after the other
-    device: str = "auto"  # auto, cpu, cuda
+    stream: bool = False  # print the text while it is made; one sample after the other, the same but for rounding
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the computation; auto: bfloat16 if the hardware has it
     debug: bool = False  # show tracebacks of input errors
+
+
+def check(s: Settings):
+    """Refuse what would give nonsense, or nothing."""
+    for name, right, range_ in (
+            ("prompt", s.prompt, "one text or several; '' begins a document"),
+            ("num_samples", s.num_samples >= 1, "1 or more"),
+            ("max_new_tokens", s.max_new_tokens >= 1, "1 or more"),
+            ("temperature", 0 <= s.temperature < math.inf, "0 (the likeliest token) or more"),
+            ("top_k", s.top_k >= 0, "0 (all) or more"),
+            ("top_p", 0 < s.top_p <= 1, "above 0 and at most 1 (all)"),
+            ("min_p", 0 <= s.min_p <= 1, "from 0 (all) to 1"),
+            ("repetition_penalty", 0 < s.repetition_penalty < math.inf, "above 0; 1 is none"),
+            ("seed", 0 <= s.seed < 2**63, "from 0 to 2^63 - 1")):
+        if not right:
+            value = getattr(s, name)
+            raise InputError(f"--{name}{'' if value == () else f' {value}'}: give {range_}")
+
+
+def choose_device(name: str) -> str:
+    """What --device stands for here, cpu or cuda; InputError for cuda where there is none."""
+    import torch
+
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def generate(model, prompts: list[list[int]], max_new_tokens: int, **options) -> list[list[int]]:
@@ -51,14 +78,16 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     """Yield one list per step: the next token of each row, None for rows that reached stop_id.
 
     Prompts may differ in length; those of a batch are padded on the left and do not see the padding. temperature 0 is
-    greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state. Raises
-    InputError for an empty prompt, a token outside the vocabulary, or more positions than the model has.
+    greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state:
+    max_new_tokens for each row, whether it needs them or not, so that on a CPU rows one after the other get the same
+    ones as in a batch. Raises InputError for an empty prompt, a token outside the vocabulary, or more positions than
+    the model has.
     """
     import torch
     from attention import KVCache
     from decoder import make_decoder
 
-    B, T, config = len(prompts), max(map(len, prompts), default=0), model.config
+    B, T, config, whole = len(prompts), max(map(len, prompts), default=0), model.config, prompts
     if not B or min(map(len, prompts)) == 0:
         raise InputError("a prompt has no token; begin a document with the end-of-text token")
     if T + max(0, max_new_tokens) > config.block_size:
@@ -69,6 +98,11 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     device = model.transformer["wte"].weight.device
     if generator is None:
         generator = torch.Generator(device).manual_seed(0)
+    chances = torch.rand(B, max_new_tokens, 1, dtype=torch.float64, generator=generator, device=generator.device)
+    chances = chances.to(device)  # (B, max_new_tokens, 1)
+    past = [documents_before(prompt, config.end_of_text) if config.document_mask else 0 for prompt in prompts]
+    prompts = [prompt[start:] for prompt, start in zip(prompts, past, strict=True)]
+    T, past = max(map(len, prompts)), torch.tensor(past, device=device)
     padding = torch.tensor([T - len(prompt) for prompt in prompts], device=device)
     tokens = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=device)  # (B, T)
     slots = torch.arange(T, device=device)
@@ -76,15 +110,15 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
         seen = None
         if repetition_penalty != 1.0:
             seen = torch.zeros(B, config.vocab_size, dtype=torch.bool, device=device)
-            for row, prompt in enumerate(prompts):
+            for row, prompt in enumerate(whole):
                 seen[row, prompt] = True
         decoder = make_decoder(model, KVCache(config, B, T + max_new_tokens, model.dtype, device),
                                padding if padding.any() else None)
-        positions = (slots - padding[:, None]).clamp(min=0)  # (B, T)
+        positions = (slots - padding[:, None]).clamp(min=0) + past[:, None]  # (B, T)
         logits = decoder.step(tokens, positions)
         running = [True] * B
         for step in range(max_new_tokens):
-            token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator)  # (B,)
+            token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, chances[:, step])  # (B,)
             if seen is not None:
                 seen.scatter_(1, token[:, None], True)
             chosen = token.tolist()
@@ -96,8 +130,16 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
             logits = decoder.step(token[:, None], positions)
 
 
-def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, generator):
-    """One token per row of logits (B, V) -> (B,): penalty, temperature, top_k, top_p, min_p, in transformers' order."""
+def documents_before(prompt: list[int], end_of_text: int) -> int:
+    """Tokens before the last document, whose own end-of-text is a part of it: [5, 0, 6, 0], 0 -> 2."""
+    return max((i + 1 for i, token in enumerate(prompt[:-1]) if token == end_of_text), default=0)
+
+
+def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, chance):
+    """One token per row of logits (B, V) -> (B,): penalty, temperature, top_k, top_p, min_p, in transformers' order.
+
+    chance (B, 1) float64: a number from [0, 1) per row, which decides.
+    """
     import torch
 
     logits = logits.float()
@@ -121,23 +163,21 @@ def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, g
         p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)  # the mass before a token has reached top_p without it
     if min_p > 0:
         p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
-    # inverse of the cumulative distribution at one uniform number per row; float64 so that it stays below the total
+    # inverse of the cumulative distribution; float64 so that the number stays below the total
     cumulative = p.double().cumsum(-1)
-    u = torch.rand(len(p), 1, dtype=torch.float64, generator=generator, device=p.device)
-    index = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True).clamp(max=p.shape[-1] - 1)
+    index = torch.searchsorted(cumulative, chance * cumulative[:, -1:], right=True).clamp(max=p.shape[-1] - 1)
     return (index if ids is None else ids.gather(1, index))[:, 0]
 
 
 def main(settings: Settings):
     """Load, generate, print."""
+    check(settings)
     import torch
     from convert import load_any
     from tokenizers import Tokenizer
     from world import choose_dtype
 
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(settings.device)
     model, folder = load_any(settings.source, choose_dtype(settings.dtype, torch.device(device)))
     if folder is None:
         raise InputError(f"{settings.source} has no tokenizer.json beside it; convert.py --tokenizer adds one")
@@ -149,7 +189,7 @@ def main(settings: Settings):
         print(f"note: the model has room for {max(room, 0)} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
     options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "min_p",
                                                           "repetition_penalty")}
-    options |= {"stop_id": end, "generator": torch.Generator(device).manual_seed(settings.seed),
+    options |= {"stop_id": end, "generator": torch.Generator().manual_seed(settings.seed),
                 "max_new_tokens": min(room, settings.max_new_tokens)}
     jobs = [(text, ids) for text, ids in zip(settings.prompt, prompts, strict=True)
             for _ in range(settings.num_samples)]

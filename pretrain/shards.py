@@ -20,6 +20,11 @@ import numpy as np
 import torch
 from presets import DATA, InputError
 
+KINDS = {str: "a text", int: "a whole number", int | None: "a whole number or null", dict: "an object"}
+MANIFEST = {"dtype": str, "vocab_size": int, "end_of_text": int | None, "tokenizer": str, "tokenizer_sha256": str,
+            "shards": dict}
+ENTRY = {"file": str, "tokens": int, "bytes": int, "sha256": str}  # of a shard
+
 
 class Split:
     """One split (`train` or `val`) of a folder of shards; opening it checks everything that is cheap to check."""
@@ -34,6 +39,9 @@ class Split:
         self.ends = np.cumsum([len(shard) for shard in self.shards])
         self.tokens = int(self.ends[-1])
         self.bytes = sum(entry["bytes"] for entry in self.entries)
+        if self.bytes < 1:
+            raise InputError(f"{self.folder}/manifest.json: bytes of split {name!r} are {self.bytes}, which gives no "
+                             "bits per byte; encode the text again")
 
     def _open(self, entry: dict) -> np.ndarray:
         path = self.folder / entry["file"]
@@ -138,17 +146,31 @@ def read_manifest(folder: Path) -> dict:
                          f"python bpe/run.py encode TEXT_FOLDER --tokenizer TOKENIZER_FOLDER --out {folder}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
-        missing = {"dtype", "vocab_size", "end_of_text", "tokenizer", "tokenizer_sha256", "shards"} - manifest.keys()
     except ValueError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    if missing:
-        raise InputError(f"{path} lacks {', '.join(sorted(missing))}")
+    check_fields(path, manifest, MANIFEST)
+    for split, entries in manifest["shards"].items():
+        if not isinstance(entries, list):
+            raise InputError(f"{path}: shards of {split!r} are {str(entries)[:40]!r}, not a list; encode again")
+        for entry in entries:
+            check_fields(f"{path}: a shard of {split!r}", entry, ENTRY)
     if manifest["dtype"] not in ("uint16", "uint32"):
         raise InputError(f"{path}: dtype {manifest['dtype']!r} is neither uint16 nor uint32")
     tokenizer = tokenizer_folder(manifest) / "tokenizer.json"
     if tokenizer.exists() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != manifest["tokenizer_sha256"]:
         raise InputError(f"{tokenizer} is not the tokenizer that made {folder}: its sha256 differs; encode again")
     return manifest
+
+
+def check_fields(where, record, kinds: dict):
+    """Refuse a part of a manifest that is not as it must be."""
+    if not isinstance(record, dict):
+        raise InputError(f"{where} is {str(record)[:40]!r}, not {KINDS[dict]}; encode the text again")
+    if kinds.keys() - record.keys():
+        raise InputError(f"{where} lacks {', '.join(sorted(kinds.keys() - record.keys()))}")
+    for name, kind in kinds.items():
+        if not isinstance(record[name], kind):
+            raise InputError(f"{where}: {name} is {str(record[name])[:40]!r}, not {KINDS[kind]}; encode the text again")
 
 
 def tokenizer_folder(manifest: dict) -> Path:

@@ -5,6 +5,7 @@ import datetime
 import fcntl
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -17,8 +18,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 # Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s.
-PEAK_TFLOPS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10": 125,
-               "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
+PEAK_TFLOPS = {"H200": 989, "GH200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
+               "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
 
 
 class World:
@@ -29,6 +30,8 @@ class World:
         local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", device):
+            raise InputError(f"--device {device} is none of auto, cpu, cuda and cuda:NUMBER")
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise InputError(f"--device {device}: PyTorch sees no CUDA device here; use --device cpu")
         if device == "cuda":
@@ -82,7 +85,9 @@ class World:
         if fsdp:
             if self.size == 1:
                 raise InputError("--fsdp splits a model over processes; start with torchrun --nproc_per_node 2 or more")
-            policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32)
+            # the model casts its activations itself; the rotary tables among the blocks' inputs stay fp32
+            policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32,
+                                          cast_forward_inputs=False)
             for block in model.transformer["h"]:
                 fully_shard(block, mp_policy=policy)
             return fully_shard(model, mp_policy=policy)
@@ -141,8 +146,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype, tflops: float = 0.0) ->
     if tflops:
         return tflops * 1e12
     if device.type == "cuda" and dtype == torch.bfloat16:
-        for name, peak in PEAK_TFLOPS.items():
-            if name in torch.cuda.get_device_name(device):
+        name = torch.cuda.get_device_name(device)
+        for known, peak in PEAK_TFLOPS.items():
+            if re.search(rf"\b{known}\b", name):  # whole words: an L40 is no L4
                 return peak * 1e12
     n = 1024 if device.type == "cpu" else 8192
     a, b = torch.randn(n, n).to(device, dtype), torch.randn(n, n).to(device, dtype)
@@ -159,8 +165,12 @@ def peak_flops(device: torch.device, dtype: torch.dtype, tflops: float = 0.0) ->
 def provenance() -> dict:
     """Versions, machine and commit, for args.json."""
     root = Path(__file__).resolve().parents[1]
-    git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
-                         capture_output=True, text=True, check=False)
+    try:
+        git = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],
+                             capture_output=True, text=True, check=False)
+        commit = git.stdout.strip() or None
+    except OSError:  # no git here
+        commit = None
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"python": platform.python_version(), "torch": torch.__version__, "commit": git.stdout.strip() or None,
+    return {"python": platform.python_version(), "torch": torch.__version__, "commit": commit,
             "gpu": gpu, "cpu_threads": torch.get_num_threads(), "platform": platform.platform(), "argv": sys.argv[1:]}

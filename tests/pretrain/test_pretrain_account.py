@@ -99,6 +99,27 @@ def test_largest_batch_is_the_largest():
         assert not B or sum(memory(config, B, 1024, "adamw", "bfloat16").values()) <= room
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_largest_batch_by_brute_force(optimizer):
+    """Also where the chunk of logits is not yet full at the largest batch: GPT-2 large on 24 GB holds 5."""
+    for preset, settings in PRESETS.items():
+        config = dataclasses.replace(settings.model, vocab_size=settings.model.vocab_size or 4096)
+        for _, gigabytes in DEVICES.values():
+            room, B = gigabytes * 1e9 * (1 - RESERVE), 0
+            while sum(memory(config, B + 1, 1024, optimizer, "bfloat16").values()) <= room:
+                B += 1
+            assert largest_batch(config, 1024, optimizer, "bfloat16", gigabytes) == B, (preset, gigabytes)
+    assert largest_batch(PRESETS["gpt2-large"].model, 1024, "adamw", "bfloat16", 24) == 5
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"devices": 0}, "--devices 0"), ({"sequence": -5}, "--sequence -5"), ({"tokens": -1.0}, "--tokens -1"),
+    ({"tokens": float("nan")}, "--tokens nan"), ({"mfu": 1.5}, "--mfu 1.5")])
+def test_refusals(change, message):
+    with pytest.raises(InputError, match=message):
+        report(Settings(model=PRESETS["gpt2"].model, **change))
+
+
 def test_days():
     """6.6 x 1.56e9 FLOPs per token at T = 1024, by hand."""
     result = report(Settings(preset="gpt2-xl", model=PRESETS["gpt2-xl"].model, tokens=1e10, device="H100", devices=8))

@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import checkpoint
 import pytest
@@ -127,3 +128,31 @@ def test_damaged_and_hostile_checkpoints_are_refused(tmp_path):
 
 def test_differences_are_listed():
     assert checkpoint.differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == ["b: 2 -> 3", "c: None -> 4"]
+
+
+def test_a_crash_while_a_checkpoint_is_replaced_leaves_one(tmp_path, monkeypatch):
+    model, optimizers = trained()
+    good = checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 1}, Alone())
+    rename, interrupted = Path.rename, OSError("at the rename")
+
+    def fail(path, target):
+        if path.suffix == ".tmp" and target.name == good.name:
+            raise interrupted
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(OSError, match="at the rename"):
+            checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 2}, Alone())
+    assert os.listdir(tmp_path) == [good.name]
+    assert checkpoint.read_state(good)["x"] == 1
+
+    good.rename(good.with_suffix(".old"))  # the machine went down between the renames
+    assert checkpoint.listing(tmp_path) == []
+    checkpoint.recover(tmp_path)
+    assert checkpoint.listing(tmp_path) == [good]
+    good.with_suffix(".old").mkdir()  # and after them
+    checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 3}, Alone())
+    checkpoint.recover(tmp_path)
+    assert os.listdir(tmp_path) == [good.name]
+    assert checkpoint.read_state(good)["x"] == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from convert import architecture, export, load
+from convert import Settings, architecture, check_target, export, load, main
 from model import GPT
 from presets import GPTConfig, InputError
 from safetensors.torch import load_file, save_file
@@ -129,10 +129,19 @@ def test_refusals(tmp_path):
                             ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling 'yarn'"),
                             ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
                             ({"num_hidden_layers": 1}, "have no place in the model"),
-                            ({"intermediate_size": 64}, "gate_proj.weight gives shape")]:
+                            ({"intermediate_size": 64}, "gate_proj.weight gives shape"),
+                            ({"num_hidden_layers": "2"}, "num_hidden_layers = '2' must be of type int"),
+                            ({"num_hidden_layers": None}, "the field 'num_hidden_layers' is missing"),
+                            ({"num_attention_heads": 3}, "config.json, in our names: --n_head 3 is not a multiple"),
+                            ({"vocab_size": None}, "the field 'vocab_size' is missing"),
+                            ({"eos_token_id": ["7"]}, "eos_token_id = '7' must be of type int"),
+                            ({"rope_parameters": "default"}, "rope_parameters = 'default' must be of type dict")]:
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):
             load(folder)
+    (folder / "config.json").write_text(json.dumps([config]))
+    with pytest.raises(InputError, match="not an object in braces"):
+        load(folder)
     (folder / "config.json").write_text(json.dumps(config))
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:100])
@@ -148,6 +157,62 @@ def test_refusals(tmp_path):
     with pytest.raises(InputError, match="is no exported model"):
         export(random_model(), None, mine)
     assert (mine / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("names", [["config.json", "thesis.txt"], ["README.md", "tokenizer.json"]])
+def test_only_an_export_is_replaced(names, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    check_target(mine)
+    check_target(tmp_path / "new")
+    for name in names:
+        (mine / name).write_text("{}")
+    with pytest.raises(InputError, match="is no exported model"):
+        export(random_model(), None, mine)
+    assert sorted(path.name for path in mine.iterdir()) == sorted(names)
+    with pytest.raises(InputError, match="is no exported model"):
+        check_target(mine / names[0])
+    export(random_model(), None, tmp_path / "new")
+    export(random_model(), None, tmp_path / "new")
+
+
+def test_unscaled_attention_of_gpt2_is_refused(tmp_path):
+    export(random_model(), None, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"scale_attn_weights": False}))
+    with pytest.raises(InputError, match="scale_attn_weights = False is not supported, only True"):
+        load(tmp_path)
+
+
+def test_conversion_keeps_what_belongs_to_tokenizer_and_generation(tmp_path):
+    export(random_model(**LLAMA), None, tmp_path / "a")
+    files = {"tokenizer.json": "{}", "chat_template.jinja": "{{ messages }}", "added_tokens.json": '{"<x>": 100}'}
+    for name, text in files.items():
+        (tmp_path / "a" / name).write_text(text)
+    ids = {"bos_token_id": 3, "eos_token_id": [7, 9]}
+    (tmp_path / "a" / "generation_config.json").write_text(json.dumps(ids | {"pad_token_id": 1}))
+    main(Settings(str(tmp_path / "a"), tmp_path / "b"))
+    assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == ids
+    assert {name: (tmp_path / "b" / name).read_text() for name in files} == files
+    assert load(tmp_path / "b").config.end_of_text == 7
+    assert theirs(tmp_path / "b").generation_config.eos_token_id == [7, 9]
+    (tmp_path / "a" / "generation_config.json").unlink()  # then config.json's count
+    main(Settings(str(tmp_path / "a"), tmp_path / "b"))
+    assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == {"bos_token_id": 7, "eos_token_id": 7}
+
+
+def test_document_mask_is_said_and_comes_back(tmp_path, capsys):
+    """Within one document transformers computes the same; across documents it does not."""
+    model = random_model(document_mask=True)
+    export(model, None, tmp_path / "a")
+    main(Settings(str(tmp_path / "a"), tmp_path / "b"))
+    for text in (capsys.readouterr().out, (tmp_path / "b" / "README.md").read_text()):
+        assert "trained with --document_mask: no token looked beyond an end-of-text" in text
+    assert load(tmp_path / "b").config.document_mask
+    reference, tokens = theirs(tmp_path / "b"), torch.randint(8, 101, (2, 24))
+    assert torch.allclose(model(tokens), reference(tokens).logits, atol=1e-4)
+    tokens[:, 10] = 7
+    assert not torch.allclose(model(tokens), reference(tokens).logits, atol=1e-2)
 
 
 def test_failed_export_keeps_the_old_one(tmp_path, monkeypatch):

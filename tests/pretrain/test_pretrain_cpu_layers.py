@@ -74,3 +74,19 @@ def test_sums_do_not_depend_on_the_number_of_threads():
         grads += torch.autograd.grad(RMSNorm.apply(x, gain, 1e-5).square().sum(), gain)
     torch.set_num_threads(before)
     assert torch.equal(*grads)
+
+
+def test_gains_and_tables_in_bfloat16():
+    """As FSDP hands them to the layers."""
+    x, gain = torch.randn(2, 70, 48).bfloat16(), (torch.rand(6) + 0.5).bfloat16()
+    tables = [table.bfloat16() for table in rotary_table(70, 6, 100.0)]
+    results = []
+    for dtype in (torch.bfloat16, torch.float32):
+        own = gain.to(dtype, copy=True).requires_grad_()
+        y = RMSNorm.apply(x.unflatten(-1, (8, 6)), own, 1e-5).flatten(-2)
+        q, k, _ = Heads.apply(y, own, own, 1e-5, *(table.to(dtype) for table in tables), 4, 2)
+        (q.float().square().sum() + k.float().sum()).backward()
+        assert own.grad.dtype == dtype
+        results.append((q, k, own.grad.float()))
+    for a, b in zip(*results, strict=True):
+        assert (a - b).float().norm() <= 1e-2 * b.float().norm()

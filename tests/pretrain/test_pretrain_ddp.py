@@ -1,6 +1,8 @@
 """Several processes over Gloo: the same losses as one, exact resume, no orphans, FSDP."""
 
+import dataclasses
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -120,3 +122,26 @@ def test_a_mistake_that_one_process_sees_stops_all(data, tmp_path):
     assert process.returncode != 0
     assert errors.count("train_000001.npy has another sha256") >= 1
     assert "exitcode  : 2" in errors
+
+
+def test_a_time_budget_ends_all_processes_at_the_same_step(data, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=0, minutes=0.02, save_every=0, eval_every=0, timeout=20)
+    run(settings, 2)
+    times = metrics(settings.out, "time")
+    assert [time for time in times.values() if time >= 1.2] == [times[max(times)]]
+
+
+def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):
+    runs = [tiny_settings(data, tmp_path / str(processes), dtype="bfloat16", fsdp=processes > 1)
+            for processes in (1, 2)]
+    for processes, settings in enumerate(runs, 1):
+        run(settings, processes)
+    assert metrics(runs[1].out) == pytest.approx(metrics(runs[0].out), abs=0.02)
+
+
+def test_a_run_continues_under_fsdp(data, alone, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=10, save_every=5)
+    run(settings, 2)
+    shutil.rmtree(settings.out / "checkpoints" / "step_00000010")
+    run(dataclasses.replace(settings, fsdp=True), 2)
+    assert metrics(settings.out) == pytest.approx(alone[0], rel=1e-4)

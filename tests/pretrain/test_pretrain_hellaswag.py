@@ -151,10 +151,18 @@ def test_limit_and_bad_lines(folder, tmp_path):
     good = json.dumps(questions(1, False)[0])
     for bad, message in [("{", "line 2: needs ctx"), ('{"ctx": "a", "endings": ["b"]}', "line 2: needs ctx"),
                          ('{"ctx": "a", "endings": ["b", "c"], "label": 2}', "label 2 is none of 2 endings"),
-                         ('{"ctx": "a", "endings": ["b", ""], "label": 0}', "not empty")]:
-        (tmp_path / "bad.jsonl").write_text(f"{good}\n{bad}\n")
+                         ('{"ctx": "a", "endings": ["b", ""], "label": 0}', "not empty"),
+                         ('{"ctx": "a", "endings": ["b", "[header]"], "label": 0}', "line 2: .* not empty, also with"),
+                         ('{"ctx": "[header]", "endings": ["b", "c"], "label": 0}', "line 2: .* not empty, also with"),
+                         ('{"ctx": "a", "ctx_a": null, "ctx_b": "b", "endings": ["b"], "label": 0}', "2: .* be texts"),
+                         ('{"ctx": "a", "endings": ["b", "c"], "label": 0.9}', "line 2: label 0.9 is none of 2"),
+                         ('{"ctx": "a", "endings": ["b", "c"], "label": null}', "line 2: label None is none of 2"),
+                         ('{"ctx": "\xe9", "endings": ["b", "c"], "label": 0}', "line 2: .*'utf-8' codec")]:
+        (tmp_path / "bad.jsonl").write_text(f"{good}\n{bad}\n", encoding="latin-1")
         with pytest.raises(InputError, match=message):
             evaluate(model, tokenizer, tmp_path / "bad.jsonl", "cpu")
+    (tmp_path / "hub.jsonl").write_text(f'{good}\n{{"ctx": "a", "endings": ["b", "c"], "label": "1"}}\n')
+    assert read_items(tmp_path / "hub.jsonl")[1]["label"] == 1
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="has no questions"):
         evaluate(model, tokenizer, tmp_path / "empty.jsonl", "cpu")

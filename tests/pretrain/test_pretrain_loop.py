@@ -1,26 +1,47 @@
 """The command in one process: losses that must not change, refusals, what it writes, side effects it must not have."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import evaluate
+import hellaswag
 import loop
 import pytest
+import tokenizers
 import torch
 import torch.nn.functional as F
 from model import GPT
+from presets import GPTConfig, InputError, Settings, check, parse
 from pretrain_tiny import MODEL, flags, make_shards, metrics, tiny_model, tiny_settings
+from runlog import RunLog, plain
 from shards import Split
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return make_shards(tmp_path_factory.mktemp("data with a space"))
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """Data with a tokenizer, whose words are "0" to "60"."""
+    folder = tmp_path_factory.mktemp("words")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(61)}, unk_token="0"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    path = make_shards(folder / "data") / "manifest.json"
+    sha256 = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer": str(folder), "tokenizer_sha256": sha256}))
+    (folder / "choices.jsonl").write_text('{"ctx": "1 2", "endings": ["3 4", "9 1"], "label": 0}\n')
+    return folder
 
 
 class Alone:
@@ -75,11 +96,14 @@ def test_what_a_run_leaves(data, tmp_path, capsys):
 
 
 def test_settings_are_saved_without_home_paths(monkeypatch, tmp_path):
-    from runlog import plain
-
     monkeypatch.setenv("HOME", str(tmp_path))
     saved = plain({"out": tmp_path / "runs", "data": MODEL.parents[1] / "data" / "tokens"})
     assert saved == {"out": "~/runs", "data": "data/tokens"}
+    monkeypatch.chdir(tmp_path)
+    assert plain(Path("runs")) == "~/runs"  # wherever it is read
+    assert plain(["--out=" + str(tmp_path / "x"), f"{tmp_path}by/x"]) == ["--out=~/x", f"{tmp_path}by/x"]
+    monkeypatch.setenv("HOME", "/")
+    assert plain(Path("/var/x")) == "/var/x"
 
 
 def test_validation_is_complete_and_exact(data):
@@ -171,6 +195,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(data, tmp_path, capsy
     assert status == 3
     assert "no update was made. Sequences 8 to 15" in text
     assert [path.name for path in (settings.out / "checkpoints").iterdir()] == ["step_00000001"]
+    assert "--seed" not in text  # which no run can change at resume
 
 
 def test_spikes_are_reported_and_skipped_on_demand(data, tmp_path, capsys, monkeypatch):
@@ -229,7 +254,140 @@ def test_help_is_quick_and_complete():
 
 
 def test_flags_reach_the_settings(tmp_path):
-    from presets import parse
-
     settings = tiny_settings(tmp_path / "d", tmp_path / "o", skip_spikes=2.5)
     assert dataclasses.replace(parse("", flags(settings)), preset="tiny") == settings
+
+
+OUTSIDE = [
+    ("1 or more", "micro_batch=0 micro_batch=-1 block_size=0 n_head=0 n_layer=0 pad_vocab=0 total_batch=0 keep=0"),
+    ("0 or more", "lr=-1 lr=nan lr=inf threads=-1 seed=-1 sequence=-16 embedding_std=-1 n_kv_head=-1 head_size=-8 "
+                  "mlp_hidden=-1 eval_tokens=-1 clip=-1 max_steps=-5 minutes=-1 weight_decay=-1 save_every=-1"),
+    ("a number above 0", "rope_theta=0"),
+    ("a share from 0 to 1", "min_lr=5 decay=-1"),
+    ("a share from 0 to below 1", "beta1=2 momentum=2 warmup=1"),
+    ("is longer than --block_size 1024", "sequence=1025"),
+]
+
+
+@pytest.mark.parametrize(("words", "flag"), [(words, flag) for words, flags in OUTSIDE for flag in flags.split()])
+def test_numbers_outside_their_range_are_refused(words, flag):
+    name, text = flag.split("=")
+    values = {name: float(text) if text in ("nan", "inf") else int(text)}
+    with pytest.raises(InputError, match=f"^--{name} {text}:? {words}$"):
+        check(Settings(model=GPTConfig(**values)) if hasattr(GPTConfig, name) else Settings(**values))
+
+
+@pytest.mark.parametrize("device", ["foo", "mps"])
+def test_an_unknown_device_is_refused(data, tmp_path, capsys, device):
+    status, text = main(tiny_settings(data, tmp_path / "run", device=device), capsys)
+    assert (status, text) == (2, f"error: --device {device} is none of auto, cpu, cuda and cuda:NUMBER\n")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"choices": Path("/nonexistent.jsonl")}, "/nonexistent.jsonl"),
+    ({"prompt": "1 " * 16}, "--prompt has 16 tokens, which leaves no room in --block_size 16"),
+    ({"export": MODEL.parent}, "exists and is no exported model"),
+    ({"export": Path("/tmp/never"), "model": tiny_model(mlp="relu2")}, "no Hugging Face architecture computes"),
+], ids=["choices", "prompt", "export", "architecture"])
+def test_what_would_fail_later_is_refused_before_the_first_step(words, tmp_path, capsys, changes, message):
+    status, text = main(tiny_settings(words / "data", tmp_path / "run", **changes), capsys)
+    assert status == 2
+    assert message in text.splitlines()[-2 if "model" in changes else -1]
+    assert not (tmp_path / "run" / "args.json").exists()
+    assert not metrics(tmp_path / "run", "step")
+
+
+def test_a_failure_between_the_steps_comes_after_the_checkpoint(words, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise InputError("no scores")
+
+    monkeypatch.setattr(hellaswag, "evaluate", fail)
+    for steps, settings in ((4, {"choices_every": 4}), (3, {})):
+        out = tmp_path / str(steps)
+        settings = tiny_settings(words / "data", out, max_steps=steps, choices=words / "choices.jsonl", **settings)
+        assert main(settings, capsys)[0] == 2
+        assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step_0000000{steps}"]
+
+
+def test_repeating_a_finished_run_leaves_it_alone(words, tmp_path, capsys):
+    settings = tiny_settings(words / "data", tmp_path / "run", max_steps=3, prompt="1 2",
+                             choices=words / "choices.jsonl")
+
+    def contents():
+        checkpoints = {path: path.stat().st_ino for path in (settings.out / "checkpoints").rglob("*")}
+        return checkpoints, *((settings.out / name).read_text() for name in ("samples.txt", "metrics.jsonl"))
+
+    assert main(settings, capsys)[0] == 0
+    before = contents()
+    assert main(dataclasses.replace(settings, export=tmp_path / "export"), capsys)[0] == 0
+    assert contents() == before
+    assert (tmp_path / "export" / "model.safetensors").exists()
+
+
+def test_a_run_stopped_in_its_last_step_is_finished_once(data, tmp_path, capsys, monkeypatch):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=3)
+    with monkeypatch.context() as patch:  # a signal that step 3 sees
+        patch.setattr(loop, "spike", lambda loss, losses, _: len(losses) == 1 and os.kill(os.getpid(), signal.SIGTERM))
+        assert main(settings, capsys)[0] == 128 + signal.SIGTERM
+    assert list(metrics(settings.out, "val_loss")) == [0]
+    for _ in range(2):
+        assert main(settings, capsys)[0] == 0
+        assert list(metrics(settings.out, "val_loss")) == [0, 3]
+        assert [path.name for path in (settings.out / "checkpoints").iterdir()] == ["step_00000003"]
+
+
+def test_the_time_budget_is_not_spent_on_compiling(data, tmp_path, capsys, monkeypatch):
+    def compile_slowly(model, _):
+        passes = iter([1.5])  # s; the first pass takes longer than the budget
+        model.register_forward_pre_hook(lambda *_: time.sleep(next(passes, 0)) if model.training else None)
+
+    monkeypatch.setattr(GPT, "compile_blocks", compile_slowly)
+    settings = tiny_settings(data, tmp_path / "run", max_steps=0, minutes=0.02, compile=True)
+    assert main(settings, capsys)[0] == 0
+    assert len(metrics(settings.out)) > 2
+    assert metrics(settings.out, "lr")[1] > 0
+
+
+def test_another_validation_set_is_refused_and_other_settings_are_recorded(data, tmp_path, capsys):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=2)
+    assert main(settings, capsys)[0] == 0
+    other = make_shards(tmp_path / "other", seed=3)
+    for path in data.glob("train*"):
+        (other / path.name).write_bytes(path.read_bytes())
+    manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (data, other)]
+    manifests[1]["shards"]["train"] = manifests[0]["shards"]["train"]
+    (other / "manifest.json").write_text(json.dumps(manifests[1]))
+    status, text = main(dataclasses.replace(settings, data=other), capsys)
+    assert status == 2
+    assert "validation: [" in text
+
+    for steps, lr in ((4, 3e-3), (6, 1e-3)):
+        assert main(dataclasses.replace(settings, max_steps=steps, lr=lr), capsys)[0] == 0
+    arguments = json.loads((settings.out / "args.json").read_text())
+    assert (arguments["max_steps"], arguments["lr"]) == (6, 1e-3)
+    assert arguments["resumed"] == [{"step": 2, "max_steps": [2, 4]},
+                                    {"step": 4, "max_steps": [4, 6], "lr": [3e-3, 1e-3]}]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0, [10]), (4, [4, 8, 10])])
+def test_the_last_step_is_logged(data, tmp_path, capsys, every, steps):
+    settings = tiny_settings(data, tmp_path / "run", log_every=every)
+    assert main(settings, capsys)[0] == 0
+    assert list(metrics(settings.out)) == steps
+
+
+def test_samples_of_repeated_steps_are_cut(tmp_path):
+    (tmp_path / "samples.txt").write_text("--- step 2\none\ntwo\n--- step 4\nthree\n--- step 6\nfour\n")
+    RunLog(tmp_path, 4, None, True).close()
+    assert (tmp_path / "samples.txt").read_text() == "--- step 2\none\ntwo\n--- step 4\nthree\n"
+
+
+def test_a_damaged_state_names_the_checkpoint(data, tmp_path, capsys):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=5)
+    assert main(settings, capsys)[0] == 0
+    newest = settings.out / "checkpoints" / "step_00000005"
+    (newest / "state.json").write_text("{")
+    status, text = main(settings, capsys)
+    assert status == 2
+    assert f"{newest} is damaged" in text
+    assert "delete that folder to continue from the one before" in text

@@ -1,5 +1,7 @@
 """Head and cross-entropy in one against PyTorch's own, value and gradients."""
 
+import re
+
 import loss as module
 import pytest
 import torch
@@ -57,6 +59,24 @@ def test_a_value_that_is_not_a_number_stays_one():
     assert not torch.isfinite(linear_cross_entropy(x, torch.eye(2), torch.tensor([1]), 2))
 
 
+def test_validation_computes_no_gradient(monkeypatch):
+    """Nor of a head of its own, which requires one everywhere."""
+    asked = []
+
+    def spy(logits, targets, shares, vocab_size, z_loss, gradient):
+        asked.append(gradient)
+        return cross_entropy_(logits, targets, shares, vocab_size, z_loss, gradient)
+
+    monkeypatch.setattr(module, "chunk_function", lambda device: spy)
+    x, w, targets = torch.randn(3, 4), torch.randn(8, 4).requires_grad_(), torch.tensor([0, 6, 2])
+    values = [linear_cross_entropy(x, w, targets, 7)]
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            values.append(linear_cross_entropy(x, w, targets, 7))
+    assert asked == [True, False, False]
+    assert values[0] == values[1] == values[2]
+
+
 def test_gradcheck_against_finite_differences():
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     w, targets = torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 6, 2, -1, 4])
@@ -93,3 +113,15 @@ def test_the_gpu_form_compiles():
     torch.testing.assert_close(compiled_cross_entropy_(a, targets, shares, 37, 0.01, True),
                                cross_entropy_(b, targets, shares, 37, 0.01, True))
     torch.testing.assert_close(a, b)
+
+
+@pytest.mark.slow
+def test_the_gpu_form_makes_no_second_chunk():
+    """In the code that inductor writes, the chunk of logits is the only array of two dimensions."""
+    from torch._inductor.utils import run_and_get_code
+
+    logits, targets, shares = torch.randn(90, 400).bfloat16(), torch.randint(370, (90,)), torch.rand(90)
+    _, code = run_and_get_code(torch.compile(cross_entropy_), logits, targets, shares, 370, 0.01, True)
+    buffers = re.findall(r"= empty_strided\w*\(\(([^)]*)\)", "".join(code))
+    assert buffers
+    assert all("370" not in shape and "400" not in shape for shape in buffers), buffers

@@ -71,6 +71,31 @@ def test_running_and_resumed_job(plot, tmp_path):
     assert len(run.series("loss", "step")[0]) == 40
 
 
+@pytest.mark.parametrize("line", [
+    b'\xff\xfe', b'{"step": 41, "loss": 1.0}', b'{"step": 41, "time": 2.0, "loss": "low"}', b"[41]",
+    b'{"step": null, "time": 2.0}', b'{"step": 41, "time": null}', b'{"step": "41", "time": 2.0}'])
+def test_damaged_metrics_are_refused(plot, tmp_path, line):
+    folder = make_run(tmp_path / "a")
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(plot.InputError, match="line 45 is not a metrics line"):
+        plot.read_run(folder)
+
+
+def test_damaged_settings_are_refused(plot, tmp_path):
+    folder = make_run(tmp_path / "a")
+    for text, message in [("{", "args.json is not JSON"), ("[1]", "not the settings of a run")]:
+        (folder / "args.json").write_text(text)
+        with pytest.raises(plot.InputError, match=message):
+            plot.read_run(folder)
+    for text in ("{}", '{"total_batch": "512"}'):
+        (folder / "args.json").write_text(text)
+        run = plot.read_run(folder)
+        assert run.series("loss", "time")[0][1] == 0.1
+        with pytest.raises(plot.InputError, match="no total_batch, which --x tokens needs"):
+            run.series("loss", "tokens")
+
+
 def test_command_line(tmp_path):
     runs = [make_run(tmp_path / "run one"), make_run(tmp_path / "two", choices="data/choices/stories.jsonl")]
     done = subprocess.run([sys.executable, SCRIPT, *runs, "--out", tmp_path / "figures"], capture_output=True,

@@ -11,8 +11,8 @@ from convert import export
 from cpu_decoder import CPUDecoder
 from decoder import Decoder, make_decoder
 from model import GPT
-from presets import GPTConfig, InputError
-from sample import choose, generate, stream
+from presets import GPTConfig, InputError, read_settings, run_command
+from sample import Settings, choose, generate, main, stream
 
 LLAMA = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
 CASES = {
@@ -52,6 +52,20 @@ def test_cache_and_batches_change_nothing(name):
     assert len({tuple(row) for row in expected}) == len(PROMPTS)  # else this would show little
     assert generate(model, PROMPTS, 20, temperature=0) == expected
     assert [generate(model, [prompt], 20, temperature=0)[0] for prompt in PROMPTS] == expected
+
+
+@pytest.mark.parametrize("kind", [Decoder, CPUDecoder])
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped"])
+def test_document_mask_holds_in_generation(name, kind, monkeypatch):
+    """Prompts of several documents, one that ends, and generation across end-of-text: as the whole text at once."""
+    model = random_model(**CASES[name], document_mask=True)
+    monkeypatch.setattr("decoder.make_decoder", kind)
+    end = model.config.end_of_text = plain_greedy(model, [1, 2], 4)[-1]  # one that the model comes to by itself
+    prompts = [[5, 6, end, 8, 9], [end], [5, 6, end], [1, 2], [end, 3, end, 4, end, 100, 3]]
+    expected = [plain_greedy(model, prompt, 20) for prompt in prompts]
+    assert end in expected[3]
+    assert generate(model, prompts, 20, temperature=0) == expected
+    assert [generate(model, [prompt], 20, temperature=0)[0] for prompt in prompts] == expected
 
 
 @pytest.mark.parametrize("kind", [Decoder, CPUDecoder])
@@ -152,7 +166,8 @@ def test_choices_follow_the_filtered_distribution(V, filters):
     logits = torch.randn(V) * (2 if V == 12 else 0.5)  # 600 flat ones: more than 256 candidates are needed for top_p
     expected = reference_distribution(logits, *filters)
     n = 10_000
-    drawn = choose(logits.expand(n, V), *filters, 1.0, None, torch.Generator().manual_seed(3))
+    chance = torch.rand(n, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    drawn = choose(logits.expand(n, V), *filters, 1.0, None, chance)
     counts = torch.bincount(drawn, minlength=V)
     assert set(counts.nonzero()[:, 0].tolist()) <= set(expected)
     for i, p in expected.items():
@@ -166,6 +181,15 @@ def test_seed_decides_and_the_global_state_is_untouched():
     assert draw[0] == draw[1] != draw[2]
     assert generate(model, PROMPTS, 10) == generate(model, PROMPTS, 10)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_rows_one_by_one_draw_as_in_a_batch():
+    """What --stream does: one generator, a call per row; also where a row ends early."""
+    model = random_model()
+    for stop_id in (None, generate(model, PROMPTS, 10)[0][3]):
+        generator = torch.Generator().manual_seed(0)
+        rows = [generate(model, [prompt], 10, stop_id=stop_id, generator=generator)[0] for prompt in PROMPTS]
+        assert rows == generate(model, PROMPTS, 10, stop_id=stop_id)
 
 
 def test_stops_at_the_end_token_row_by_row():
@@ -185,6 +209,21 @@ def test_refusals():
                                     ([[101]], 5, "outside 0..100"), ([], 5, "no token")]:
         with pytest.raises(InputError, match=message):
             generate(model, prompts, count)
+
+
+@pytest.mark.parametrize("flag", [
+    "top_p 0", "top_p -1", "top_p 1.1", "top_p nan", "min_p 2", "min_p -0.1", "temperature -1", "temperature nan",
+    "temperature inf", "repetition_penalty 0", "repetition_penalty nan", "num_samples 0", "num_samples -1",
+    "max_new_tokens -5", "max_new_tokens 0", "top_k -1", "seed -1", f"seed {2**70}", "prompt", "device cuda"])
+def test_nonsense_is_refused_before_the_model_is_loaded(flag, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["sample.py", "/no/model", *f"--{flag}".split()])
+    with pytest.raises(SystemExit) as ended:
+        run_command(main, lambda: read_settings(Settings, "test"))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --{flag}")
+    assert error.count("\n") == 1
 
 
 def test_command_line(tmp_path):
@@ -214,6 +253,9 @@ def test_command_line(tmp_path):
     greedy = run("--prompt", "the cat", "--temperature", "0", "--dtype", "float32")
     streamed = run("--prompt", "the cat", "--temperature", "0", "--dtype", "float32", "--stream")
     assert greedy.stdout == streamed.stdout
+    drawn = ("--prompt", "the cat", "你好", "--num_samples", "2", "--dtype", "float32", "--stream")
+    assert run(*drawn).stdout == first.stdout
+    assert run("--device", "foo").returncode == 2
     failed = run("--prompt", "the cat " * 20)
     assert failed.returncode == 2
     assert failed.stderr.splitlines()[-1].startswith("error: ")

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from loop import with_data
 from presets import InputError
-from pretrain_tiny import make_shards
+from pretrain_tiny import make_shards, tiny_model
 from shards import Order, Reader, Split, accumulation_steps, check_length, read_manifest
 
 
@@ -150,3 +151,33 @@ def test_manifest_is_checked(tmp_path):
     edit(folder, tokenizer=str(tokenizer))
     with pytest.raises(InputError, match=r"tokenizer.json is not the tokenizer that made"):
         Split(folder, "train")
+
+
+def test_damaged_manifests_name_the_file_and_the_field(tmp_path):
+    folder = make_shards(tmp_path)
+    path = folder / "manifest.json"
+    whole = json.loads(path.read_text())
+    cases = [([], "manifest.json is '\\[\\]', not an object"),
+             ({**whole, "shards": []}, "shards is '\\[\\]', not an object"),
+             ({**whole, "shards": {"train": 3}}, "shards of 'train' are '3', not a list"),
+             ({**whole, "shards": {"train": [3]}}, "a shard of 'train' is '3', not an object"),
+             ({**whole, "tokenizer": None}, "tokenizer is 'None', not a text"),
+             ({**whole, "vocab_size": "61"}, "vocab_size is '61', not a whole number"),
+             ({**whole, "end_of_text": "x"}, "end_of_text is 'x', not a whole number or null")]
+    for field in ("bytes", "file", "sha256", "tokens"):
+        entry = {name: value for name, value in whole["shards"]["train"][0].items() if name != field}
+        cases.append(({**whole, "shards": {"train": [entry]}}, f"a shard of 'train' lacks {field}"))
+    entry = whole["shards"]["train"][0] | {"bytes": 0}
+    cases.append(({**whole, "shards": {"train": [entry]}}, "bytes of split 'train' are 0"))
+    for manifest, message in cases:
+        path.write_text(json.dumps(manifest))
+        with pytest.raises(InputError, match=f"manifest.json.*{message}" if manifest else message):
+            Split(folder, "train")
+
+
+def test_a_document_mask_needs_the_end_of_a_document(tmp_path):
+    split = Split(make_shards(tmp_path), "train")
+    split.manifest["end_of_text"] = None
+    assert with_data(tiny_model(), split).end_of_text is None
+    with pytest.raises(InputError, match=r"--document_mask: .*manifest.json names no end_of_text"):
+        with_data(tiny_model(document_mask=True), split)

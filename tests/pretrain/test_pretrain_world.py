@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from world import peak_flops
+from world import peak_flops, provenance
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "pretrain"
 SHOW_THREADS = """
@@ -18,7 +18,7 @@ import loop
 assert "numba" not in sys.modules
 world = loop.World("cpu", threads=int(sys.argv[2]), timeout=60)
 import numba, torch
-print(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS, flush=True)
+sys.stdout.write(f"{torch.get_num_threads()} {numba.config.NUMBA_NUM_THREADS}\\n")  # at once: two processes write
 world.close()
 """
 
@@ -48,3 +48,20 @@ def test_the_measured_peak_is_not_the_first_product_that_makes_its_kernel(monkey
     clock = iter([0, 0, 1, 1, 1.002, 1.002, 1.003, 1.003, 1.005, 1.005, 1.007, 1.007])  # s; a product takes 1 ms
     monkeypatch.setattr("world.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert peak_flops(torch.device("cpu"), torch.float32) == pytest.approx(2 * 1024**3 / 1e-3)
+
+
+@pytest.mark.parametrize(("name", "peak"), [("NVIDIA H100 80GB HBM3", 989), ("NVIDIA A100-SXM4-80GB", 312),
+                                            ("NVIDIA L4", 121), ("NVIDIA L40", None), ("NVIDIA RTX A1000", None)])
+def test_the_peak_of_a_known_gpu_is_found_by_whole_words(monkeypatch, name, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    monkeypatch.setattr(torch, "randn", lambda *_: 1 / 0)  # where the measurement would begin
+    if peak:
+        assert peak_flops(torch.device("cuda"), torch.bfloat16) == peak * 1e12
+    else:
+        with pytest.raises(ZeroDivisionError):
+            peak_flops(torch.device("cuda"), torch.bfloat16)
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance()["commit"] is None
