@@ -9,13 +9,26 @@ set -euo pipefail
 # shellcheck source=setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 
-case ${1:-} in -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' generate.sh; exit 0 ;; esac
-NAME=stories
-if [ "${1:-}" = --name ]; then
-    [ $# -ge 2 ] || die "--name needs a value; see bash generate.sh --help"
-    NAME=$2
-    shift 2
-fi
+NAME=stories WORDS=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --name=* | --replies=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    esac
+    case $1 in
+        --name | --replies) [ -n "${2:-}" ] || die "$1 needs a value; see bash generate.sh --help" ;;
+    esac
+    case $1 in
+        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' generate.sh; exit 0 ;;
+        --name) NAME=$2; shift ;;
+        --replies)  # a file that need not exist yet: it goes where the user is
+            [[ $2 == /* ]] || set -- "$1" "$CALLER/$2" "${@:3}"
+            WORDS+=("$1" "$2"); shift ;;
+        *) WORDS+=("$1") ;;
+    esac
+    shift
+done
+check_name "$NAME"
+flags_from_caller ${WORDS[@]+"${WORDS[@]}"}
 base=data/models/$NAME full=data/models/$NAME-full adapter=data/adapters/$NAME-lora
 [ -e "$base/model.safetensors" ] || {
     name_flag=''
@@ -28,4 +41,4 @@ install requirements.txt
 models=(--base "$base")
 [ ! -e "$full/model.safetensors" ] || models+=(--full "$full")
 [ ! -e "$adapter/adapter_model.safetensors" ] || models+=(--adapters "$adapter")
-exec "$PYTHON" lora/generate.py "${models[@]}" --template plain "$@"
+exec "$PYTHON" lora/generate.py "${models[@]}" --template plain ${FLAGS[@]+"${FLAGS[@]}"}

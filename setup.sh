@@ -15,8 +15,28 @@ die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-ACTIVE}" TOKENIZERS_PARALLELISM=false
 
-# from_caller WORD: WORD, made absolute if it is a file or folder where the user called from.
-from_caller() { if [ -e "$CALLER/$1" ]; then printf '%s\n' "$CALLER/$1"; else printf '%s\n' "$1"; fi; }
+# check_name NAME: the names that data/prepare.py takes; NAME becomes part of many paths.
+check_name() {
+    [[ $1 =~ ^[A-Za-z0-9_][A-Za-z0-9._-]*$ ]] || die "--name '$1': letters, digits, dot, dash and underscore only"
+}
+
+# from_caller PATH: PATH, made absolute if it is a file or folder where the user called from.
+from_caller() {
+    if [[ $1 != /* ]] && [ -e "$CALLER/$1" ]; then printf '%s\n' "$CALLER/$1"; else printf '%s\n' "$1"; fi
+}
+
+# flags_from_caller WORD...: sets FLAGS to the words, the paths among them made absolute. Which word is a path only the
+# stage knows: an existing file is taken for one, a folder not without a slash (300 and lora are values of flags as well).
+flags_from_caller() {
+    local word
+    FLAGS=()
+    for word in "$@"; do
+        if [[ -n $word && $word != -* && ! $CALLER -ef $ROOT ]] && [[ $word == */* || -f $CALLER/$word ]]; then
+            word=$(from_caller "$word")
+        fi
+        FLAGS+=("$word")
+    done
+}
 
 # use_python: which interpreter; makes .venv if there is no other.
 use_python() {

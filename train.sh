@@ -21,17 +21,18 @@ while [ $# -gt 0 ]; do
         -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' train.sh; exit 0 ;;
         --force) FORCE=1 ;;
         --name | --text | --instructions)
-            [ $# -ge 2 ] || die "$1 needs a value; see bash train.sh --help"
+            [ -n "${2:-}" ] || die "$1 needs a value; see bash train.sh --help"
             case $1 in --name) NAME=$2 ;; --text) TEXT=$(from_caller "$2") ;; *) INSTRUCTIONS=$(from_caller "$2") ;; esac
             shift ;;
         bpe | pretrain | lora)
             STAGE=$1; shift
-            for word in "$@"; do FLAGS+=("$(from_caller "$word")"); done
+            flags_from_caller "$@"
             break ;;
         *) die "unknown argument '$1'; the stages are bpe, pretrain and lora; see bash train.sh --help" ;;
     esac
     shift
 done
+check_name "$NAME"
 [ -z "$TEXT$INSTRUCTIONS" ] || [ "$NAME" != stories ] || die "--text and --instructions need --name NAME as well"
 for file in "$TEXT" "$INSTRUCTIONS"; do [ -z "$file" ] || [ -e "$file" ] || die "no such file: $file"; done
 
@@ -48,22 +49,31 @@ choices=data/choices/$NAME.jsonl
 step() {
     local name=$1 output=$2 inputs=() stamp key
     shift 2
-    while [ "$1" != -- ]; do inputs+=("$1"); shift; done
+    while [ "$1" != -- ]; do
+        [ -e "$1" ] || die "$name: there is no $1; give --text FILE (for instructions: --instructions FILE)"
+        inputs+=("$1"); shift
+    done
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    key=$({ printf '%s\n' "$@"; find "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256sum)
+    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256sum)
     if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "done $key" ]; then
         say "$name: up to date ($output)"
         return
     fi
     if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$(cat "$stamp" 2>/dev/null)" != "started $key" ]; }; then
+        ! in_use "$run_folder" || die "a job is running in $run_folder; wait for it, or stop it"
         mv "$run_folder" "$run_folder.$(date +%Y%m%d-%H%M%S)"
     fi
     say "$name: ${*#"$PYTHON"}"
     printf 'started %s\n' "$key" >"$stamp"
     "$@"
     printf 'done %s\n' "$key" >"$stamp"
+}
+
+# in_use RUN_FOLDER: whether a job holds the lock that pretraining and fine-tuning take; not to be told without flock(1).
+in_use() {
+    [ -e "$1/.lock" ] && command -v flock >/dev/null && ! flock -n "$1/.lock" true
 }
 
 # die_of STATUS LOG: ends like the command that wrote LOG did, with its last words.

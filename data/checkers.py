@@ -29,6 +29,13 @@ END_OF_SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)[.!?]+[\"”’]?(?=\s+[\"“]
 CHINESE = re.compile(r"[\u4e00-\u9fff]+")
 
 
+FIELDS = {
+    "answers": list, "wrong": list, "members": list, "words": list, "absent": list,
+    "name": str, "value": int, "count": int,
+}  # fmt: skip
+WANTED = {list: "a list of strings", str: "a string", int: "a whole number"}
+
+
 class InputError(ValueError):
     """A reply file that the user must mend; the message names the file and the line."""
 
@@ -73,7 +80,7 @@ def answer(check: dict, reply: str) -> bool:
 
 def number(check: dict, reply: str) -> bool:
     """A short reply whose only number is check["value"], in digits or as a word."""
-    found = [int(word) if word.isdigit() else NUMBERS.index(word)
+    found = [float(word) if word.isdigit() else NUMBERS.index(word)
              for word in re.findall(r"\w+", reply.casefold()) if (word.isascii() and word.isdigit()) or word in NUMBERS]
     return len(reply.split()) <= 8 and found == [check["value"]]
 
@@ -123,18 +130,23 @@ def score(record: dict) -> bool:
     """Whether record["reply"] passes record["check"].
 
     Raises:
-        InputError: check or reply missing, or a kind of check that does not exist.
+        InputError: check or reply missing, a kind of check that does not exist, or a field of another type.
 
     """
     check, reply = record.get("check"), record.get("reply")
     if not isinstance(check, dict) or not isinstance(reply, str):
         raise InputError('a record needs "check" (an object) and "reply" (a string)')
-    if check.get("kind") not in CHECKERS:
-        raise InputError(f"unknown kind of check {check.get('kind')!r}; known: {', '.join(CHECKERS)}")
+    kind = check.get("kind")
+    if not isinstance(kind, str) or kind not in CHECKERS:
+        raise InputError(f"unknown kind of check {kind!r}; known: {', '.join(CHECKERS)}")
+    for name in FIELDS.keys() & check.keys():
+        value, wanted = check[name], FIELDS[name]
+        if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, str) for item in value)):
+            raise InputError(f'"{name}" of the check is {json.dumps(value)[:40]}, wanted {WANTED[wanted]}')
     try:
-        return CHECKERS[check["kind"]](check, reply)
+        return CHECKERS[kind](check, reply)
     except KeyError as missing:
-        raise InputError(f"a check of kind {check['kind']!r} needs {missing}") from None
+        raise InputError(f"a check of kind {kind!r} needs {missing}") from None
 
 
 def read_replies(path: Path) -> Iterator[tuple[int, dict]]:
@@ -149,6 +161,9 @@ def read_replies(path: Path) -> Iterator[tuple[int, dict]]:
                 raise InputError(f"{path}, line {count}: not UTF-8") from None
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {count}: not JSON ({error.msg})") from None
+            except ValueError:  # Python's guard against numbers that take quadratic time to read
+                digits = sys.get_int_max_str_digits()
+                raise InputError(f"{path}, line {count}: a whole number of more than {digits} digits") from None
             if not isinstance(record, dict) or not all(isinstance(record.get(k), str) for k in ("model", "family")):
                 raise InputError(f'{path}, line {count}: needs an object with "model" and "family" (strings)')
             yield count, record

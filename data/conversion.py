@@ -25,6 +25,12 @@ from kinds import (
 from readers import TEXT_SUFFIXES, Reading, records, suffix_of, text_documents
 from staging import InputError, staging
 
+OUTPUTS = {
+    "text": ["text/{}"],
+    "instructions": ["instructions/{}_train.json", "instructions/{}_val.json"],
+    "choices": ["choices/{}.jsonl"],
+}  # files, or folders of them
+
 
 @dataclass
 class Options:
@@ -50,6 +56,14 @@ def detect_kind(path: Path, text_field: str) -> str:
     if kind is None:
         raise wrong_fields(where, record, "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items()))
     return kind
+
+
+def refuse_own_outputs(kind: str, name: str, files: Iterable[Path], root: Path) -> None:
+    """Raise InputError for a file that converting would replace: after that, what it was made from is gone."""
+    outputs = [(root / output.format(name)).resolve() for output in OUTPUTS[kind]]
+    for path in files:
+        if any(path.resolve().is_relative_to(output) for output in outputs):
+            raise InputError(f"{path}: --name {name} is written there itself; choose another --name")
 
 
 def convert(

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from conversion import Options, convert, detect_kind
+from conversion import Options, convert, detect_kind, refuse_own_outputs
 from hub_sets import SETS, fetch, locate, reachable
 from readers import Reading, find_files
 from staging import MARKER, InputError, staging
@@ -68,7 +68,7 @@ class File:
 
     def run(self) -> None:
         """Convert, and print what was made."""
-        check_limits(self.val_share, self.max_mb)
+        check_limits(self.val_share, self.max_mb, self.val_records)
         if not self.paths:
             raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
@@ -82,6 +82,7 @@ class File:
         if both := set(map(Path.resolve, files)) & set(map(Path.resolve, val_files)):
             raise InputError(f"{min(both)} is given for training and for validation")
         kind = detect_kind(files[0], self.text_field) if self.kind == "auto" else self.kind
+        refuse_own_outputs(kind, self.name, files + val_files, self.out)
         options = Options(
             text_field=self.text_field,
             val_share=self.val_share,
@@ -109,7 +110,7 @@ class Public:
 
     def run(self) -> None:
         """Fetch, convert, and print what was made."""
-        check_limits(self.val_share, self.max_mb)
+        check_limits(self.val_share, self.max_mb, self.val_records)
         public = SETS[self.name]
         wanted = 1 if public.many and self.max_mb == float("inf") else len(public.train)
         wanted = wanted if self.files is None else self.files
@@ -153,12 +154,14 @@ def in_words(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def check_limits(val_share: float, max_mb: float) -> None:
+def check_limits(val_share: float, max_mb: float, val_records: int | None) -> None:
     """Refuse values that leave a side empty."""
     if not 0 < val_share < 1:
         raise InputError(f"--val_share {val_share:g}: must lie between 0 and 1")
     if not max_mb > 0:
         raise InputError(f"--max_mb {max_mb:g}: must be more than 0")
+    if val_records is not None and val_records < 1:
+        raise InputError(f"--val_records {val_records}: must be at least 1")
 
 
 def list_sets() -> str:

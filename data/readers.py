@@ -10,6 +10,7 @@ A fault stops the reading with an InputError that names the file and the byte, l
 import codecs
 import gzip
 import json
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -162,6 +163,8 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where}{place}, column {error.colno}: not JSON ({error.msg})") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply") from None
+    except ValueError:  # Python's guard against numbers that take quadratic time to read
+        raise InputError(f"{where}: a whole number of more than {sys.get_int_max_str_digits()} digits") from None
 
 
 def _json_lines(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:

@@ -100,13 +100,12 @@ def train(settings: Settings, world: World) -> int:
             return [part.pin_memory().to(world.device, non_blocking=True) for part in parts]
         return list(parts)
 
-    if settings.compile or world.size > 1:
-        # A pass without an update: the time of compiling is not that of the first step (--minutes). And DDP orders its
-        # buckets, and with them the order of summation, after the first backward pass: a resumed run comes into the
-        # same state as an uninterrupted one.
-        network(*batch()).backward()
-        model.zero_grad(set_to_none=True)
-        reader.position = progress.sequences
+    # A pass without an update: the time of compiling and of loading kernels is not that of the first step (--minutes).
+    # And DDP orders its buckets, and with them the order of summation, after the first backward pass: a resumed run
+    # comes into the same state as an uninterrupted one.
+    network(*batch()).backward()
+    model.zero_grad(set_to_none=True)
+    reader.position = progress.sequences
 
     network.eval()
     if first_step == 0:
