@@ -57,7 +57,7 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple
 
     B, H, T, D = q.shape
     q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    y, weights = torch.empty_like(q), q.new_empty(weight_count(B * H, T))
+    y, weights = q.new_empty(q.shape), q.new_empty(weight_count(B * H, T))  # laid out as torch.compile is told below
     for start, end, block in blocks(weights, B * H, T):
         torch.bmm(q[:, start:end], k[:, :end].mT, out=block)
         causal_softmax_(block, D**-0.5)
@@ -73,7 +73,7 @@ def causal_attention_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tens
 
     B, H, T, D = q.shape
     grad, q, k, v = (x.reshape(B * H, T, D) for x in (grad, q, k, v))
-    dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
     for start, end, block in blocks(weights, B * H, T):
         dv[:, :end] += block.mT @ grad[:, start:end]
         scores = grad[:, start:end] @ v[:, :end].mT

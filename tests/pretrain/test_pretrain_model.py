@@ -180,6 +180,16 @@ def test_rotation_is_a_rotation_by_position_times_frequency():
             assert y[0, t, 0, i + 3].item() == pytest.approx(turned.imag, abs=1e-5)
 
 
+@pytest.mark.parametrize("B", [1, 2])
+def test_the_cpu_s_attention_is_laid_out_as_torch_compile_is_told(B):
+    q, k, v = (torch.randn(B, 200, 2, 8, dtype=torch.bfloat16).transpose(1, 2).requires_grad_() for _ in range(3))
+    torch.library.opcheck(torch.ops.pretrain.blockwise_attention, (q, k, v),
+                          test_utils=("test_schema", "test_faketensor"))
+    out, weights = torch.ops.pretrain.blockwise_attention(q, k, v)
+    torch.library.opcheck(torch.ops.pretrain.blockwise_attention_backward, (out.detach(), q, k, v, weights.detach()),
+                          test_utils=("test_faketensor",))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [1, 31, 256, 300])
 def test_attention_kernels_against_the_formula(dtype, length):
