@@ -26,7 +26,7 @@ from_caller() {
 }
 
 # flags_from_caller WORD...: sets FLAGS to the words, the paths among them made absolute. Which word is a path only the
-# stage knows: an existing file is taken for one, a folder not without a slash (300 and lora are values of flags as well).
+# stage knows: an existing file is taken for one, a folder only with a slash (300 and lora are values of flags as well).
 flags_from_caller() {
     local word
     FLAGS=()

@@ -139,8 +139,8 @@ def score(record: dict) -> bool:
     kind = check.get("kind")
     if not isinstance(kind, str) or kind not in CHECKERS:
         raise InputError(f"unknown kind of check {kind!r}; known: {', '.join(CHECKERS)}")
-    for name in FIELDS.keys() & check.keys():
-        value, wanted = check[name], FIELDS[name]
+    for name, wanted in FIELDS.items():
+        value = check.get(name, wanted())
         if not isinstance(value, wanted) or (wanted is list and not all(isinstance(item, str) for item in value)):
             raise InputError(f'"{name}" of the check is {json.dumps(value)[:40]}, wanted {WANTED[wanted]}')
     try:

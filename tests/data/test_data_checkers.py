@@ -41,6 +41,7 @@ MEMBERS = ["apple", "apples", "pear", "pears", "plum", "plums"]
         ({"kind": "number", "value": 3}, "three or four", False),
         ({"kind": "number", "value": 3}, "13", False),
         ({"kind": "number", "value": 3}, "", False),
+        ({"kind": "number", "value": 3}, "3" * 5000, False),
         ({"kind": "number", "value": 3}, "three of the words are in the long list", False),
         # chinese
         ({"kind": "chinese", "answers": ["猫"]}, "猫", True),
@@ -112,6 +113,12 @@ def test_any_reply_is_scored_without_an_error(reply, kind):
         ({"check": {}, "reply": "x"}, "unknown kind"),
         ({"check": {"kind": "exact"}, "reply": "x"}, "answers"),
         ({"check": {"kind": "story", "name": "Mia"}, "reply": STORY}, "words"),
+        ({"check": {"kind": ["x"]}, "reply": "x"}, r"unknown kind of check \['x'\]"),
+        ({"check": {"kind": "exact", "answers": 5}, "reply": "x"}, '"answers" of the check is 5, wanted a list of str'),
+        ({"check": {"kind": "answer", "answers": ["x"], "wrong": None}, "reply": "x"}, '"wrong" of the check is null'),
+        ({"check": {"kind": "sentence", "words": [1]}, "reply": "A b c d."}, r'"words" of the check is \[1\], wanted'),
+        ({"check": {"kind": "story", "name": 3, "words": []}, "reply": STORY}, '"name" of the check is 3, wanted a st'),
+        ({"check": {"kind": "number", "value": "3"}, "reply": "3"}, '"value" of the check is "3", wanted a whole num'),
     ],
 )
 def test_malformed_records_are_refused(record, words):
@@ -146,6 +153,8 @@ def test_shares_and_macro_average(tmp_path):
         (line() + "\n\n[1]\n", "line 3: needs an object"),
         (json.dumps({"model": "a", "check": {}, "reply": ""}), 'line 1: needs an object with "model" and "family"'),
         (line(check={"kind": "magic"}), "line 1: unknown kind of check 'magic'"),
+        (line() + "\n" + line(check={"kind": "exact", "answers": 5}), 'line 2: "answers" of the check is 5'),
+        ('{"model": ' + "1" * 5000 + "}", "line 1: a whole number of more than 4300 digits"),
         (line(reply=None), "line 1: a record needs"),
     ],
 )

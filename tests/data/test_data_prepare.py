@@ -104,6 +104,37 @@ def test_instructions_keep_the_last_records_apart(tmp_path, monkeypatch, alpaca,
     assert "question is trained on as well: 2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_no_validation_record_of_a_file_is_refused(tmp_path, monkeypatch, alpaca, capsys, count):
+    held_out = tmp_path / "val.json"
+    held_out.write_text(json.dumps(ALPACA[:3]))
+    common = ("file", alpaca, "--name", "i", "--out", tmp_path, "--val", held_out)
+    assert run(monkeypatch, *common, "--val_records", count) == 2
+    assert f"error: --val_records {count}: must be at least 1" in capsys.readouterr().err
+    assert not (tmp_path / "instructions").exists()
+
+
+def test_what_would_replace_its_own_input_is_refused(tmp_path, monkeypatch, alpaca, capsys):
+    own = tmp_path / "text/mine/train.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"one\n{MARKER}\ntwo\n{MARKER}\n")
+    (tmp_path / "link.txt").symlink_to(own)
+    (tmp_path / "other.txt").write_text("another text")
+    common = ("--name", "mine", "--out", tmp_path)
+    for inputs in ([own], [own.parent], [tmp_path / "link.txt"], [tmp_path / "other.txt", "--val", own]):
+        assert run(monkeypatch, "file", *inputs, *common) == 2
+        assert re.search(r"error: .*(train|link)\.txt: --name mine is written there", capsys.readouterr().err)
+    assert own.read_text() == f"one\n{MARKER}\ntwo\n{MARKER}\n"
+    assert run(monkeypatch, "file", own, "--name", "other", "--out", tmp_path) == 0
+
+    assert run(monkeypatch, "file", alpaca, *common) == 0
+    made = tmp_path / "instructions/mine_val.json"
+    before = made.read_text()
+    assert run(monkeypatch, "file", made, *common) == 2
+    assert "mine_val.json: --name mine is written there" in capsys.readouterr().err
+    assert made.read_text() == before
+
+
 def test_sorted_labels_are_noticed(tmp_path, monkeypatch, capsys):
     lines = [{"text": f"film {n}", "label": n // 100} for n in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -149,6 +180,8 @@ def test_stories_are_deterministic(tmp_path, monkeypatch, capsys):
         (["file", "doc.txt", "--name", "x", "--val", "doc.txt"], "for training and for validation"),
         (["file", "doc.txt", "--name", "x", "--val_share", "1"], "--val_share 1: must lie between"),
         (["file", "doc.txt", "--name", "x", "--max_mb", "0"], "--max_mb 0"),
+        (["file", "doc.txt", "--name", "x", "--val_records", "0"], "--val_records 0: must be at least 1"),
+        (["alpaca", "--val_records", "-1"], "--val_records -1: must be at least 1"),
         (["file", "doc.txt", "--name", "x", "--separator", ""], "--separator is empty"),
         (["file", "doc.txt", "--name", "x", "--kind", "choices"], "doc.txt is plain text"),
         (["file", "odd.jsonl", "--name", "x"], "odd.jsonl line 1: found the fields 'a'; wanted text"),

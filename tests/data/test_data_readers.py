@@ -117,6 +117,7 @@ def test_bad_utf8_is_named_by_byte_or_replaced(tmp_path, name):
         ("a.json", '[{"text": "a"},\n {"text": "b"}', r"a\.json, line 2, column \d+: not JSON"),
         ("a.json", "[1]", "record 1: wanted an object"),
         ("a.json", "[" * 100_000, "nested too deeply"),
+        ("a.jsonl", '{"a": 1}\n{"a": ' + "1" * 5000 + "}", r"a\.jsonl line 2: a whole number of more than 4300 digits"),
         ("a.parquet", "PAR1 no", "not a readable Parquet file"),
         ("a.jsonl.gz", None, "damaged gzip file"),
     ],

@@ -1,9 +1,11 @@
 """The launchers, run on a copy of them in a path with a space, with a stand-in for Python that logs its calls."""
 
+import fcntl
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -159,6 +161,58 @@ def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
     assert scripts(clone(*command, cwd=caller)) == ["data/summary.py mine"]
 
 
+def test_own_text_behind_a_link_is_looked_at(clone, tmp_path):
+    (tmp_path / "first.txt").write_text("one")
+    (tmp_path / "second.txt").write_text("two")
+    (tmp_path / "link.txt").symlink_to("first.txt")
+    command = ["train.sh", "--name", "mine", "--text", "link.txt", "bpe"]
+    assert scripts(clone(*command))[0] == "data/prepare.py file"
+    assert scripts(clone(*command)) == ["data/summary.py mine"]
+    (tmp_path / "link.txt").unlink()
+    (tmp_path / "link.txt").symlink_to("second.txt")
+    assert scripts(clone(*command))[0] == "data/prepare.py file"
+
+
+@pytest.mark.parametrize("flags", [["pretrain", "--lr", "0.1"], ["--force", "pretrain"]])
+def test_the_folder_of_a_running_job_stays_where_it_is(clone, flags):
+    run = clone.folder / "data/runs/pretrain/stories"
+    assert clone("train.sh", "pretrain").returncode == 0
+    with (run / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as pretrain/ and lora/ hold it
+        done = clone("train.sh", *flags)
+        assert done.returncode == 2
+        assert done.stderr == "error: a job is running in data/runs/pretrain/stories; wait for it, or stop it\n"
+        assert [path.name for path in run.parent.iterdir()] == ["stories"]
+    assert clone("train.sh", *flags).returncode == 0, "the lock of a job that has ended stops nobody"
+
+
+def test_prepared_text_is_not_its_own_source(clone):
+    own = clone.folder / "data/text/mine/train.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("my text")
+    for path in (ROOT / "data").glob("*.py"):
+        shutil.copy(path, clone.folder / "data")
+    done = clone("train.sh", "--name", "mine", "--text", "data/text/mine", PYTHON=sys.executable)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: data/text/mine/train.txt: --name mine is written there itself; choose")
+    assert own.read_text() == "my text"
+
+
+def test_flags_that_only_look_like_files_of_the_caller_stay_as_they_are(clone, tmp_path):
+    assert clone("train.sh").returncode == 0
+    for folder in ("300", "lora", "set"):
+        (tmp_path / folder).mkdir()
+    for file in ("mine.json", "set/more.json", "--lr"):
+        (tmp_path / file).write_text("[]")
+    given = ["--vocab", "300", "--name", "lora", "--pattern", "", "--lr", "1", "mine.json", "set/more.json", "/"]
+    read = [str(tmp_path / word) if word.endswith(".json") else word for word in given]
+    assert clone("train.sh", "lora", *given).calls[0] == " ".join(["lora/train.py", *read])
+    assert clone("train.sh", "lora", "lora", cwd=clone.folder).calls[0] == "lora/train.py lora"
+    link = tmp_path / "another way to the clone"
+    link.symlink_to(clone.folder)
+    assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == "lora/train.py lora/../train.sh"
+
+
 def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
     assert clone("train.sh").returncode == 0
     done = clone("train.sh", "lora", "--use_lora", "True", "--lora_dim", "8")
@@ -171,6 +225,11 @@ def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
         (["train.sh", "bqe"], "unknown argument 'bqe'"),
         (["train.sh", "--name"], "--name needs a value"),
         (["train.sh", "--text", "x.txt"], "need --name"),
+        (["train.sh", "--name", "", "bpe"], "--name needs a value"),
+        (["train.sh", "--name", "../x", "bpe"], "--name '../x': letters, digits, dot, dash and underscore only"),
+        (["train.sh", "--name", "nope", "bpe"], "there is no data/text/nope/train.txt; give --text FILE"),
+        (["generate.sh", "--name", "../x"], "--name '../x': letters, digits"),
+        (["generate.sh", "--replies"], "--replies needs a value"),
         (["train.sh", "--name", "mine", "--text", "absent.txt"], "no such file: absent.txt"),
         (["train.sh", "lora"], "no base model data/models/stories"),
         (["generate.sh"], "bash train.sh"),
@@ -192,6 +251,17 @@ def test_generate_hands_over_what_there_is(clone):
     assert clone("train.sh").returncode == 0
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
     assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned} {plain}"]
+
+
+def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
+    assert clone("train.sh", "--name", "mine", "--text", "my.txt", "pretrain").returncode == 2
+    (tmp_path / "my.txt").write_text("text")
+    assert clone("train.sh", "--name", "mine", "--text", "my.txt", "pretrain").returncode == 0
+    common = "lora/generate.py --base data/models/mine --template plain"
+    done = clone("generate.sh", "--records", "my.txt", "--replies", "out.jsonl", "--name", "mine", "--top_p", "0.5")
+    assert done.calls == [f"{common} --records {tmp_path}/my.txt --replies {tmp_path}/out.jsonl --top_p 0.5"]
+    done = clone("generate.sh", "--name=mine", "--replies=out.jsonl", "--replies", "/tmp/out.jsonl", cwd=clone.folder)
+    assert done.calls == [f"{common} --replies {clone.folder}/out.jsonl --replies /tmp/out.jsonl"]
 
 
 def test_an_interpreter_that_is_not_there_is_named(clone):
