@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,8 @@ class Show:
 def run(settings: Compare | Show) -> None:
     """Tokenize every text with every tokenizer and show the result as the settings say."""
     show = isinstance(settings, Show)
+    if not show and settings.tokens < 0:
+        raise InputError(f"--tokens {settings.tokens}: must be at least 0")
     names = settings.tokenizer if show else settings.tokenizers
     texts = _texts(settings.files, settings.text, settings.limit if show else None)
     results = tokenized(texts, names, settings.pattern, settings.special_tokens)
@@ -96,8 +100,9 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
     for path in files or PARAGRAPHS:
         reading = text_files.Reading()
         blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
-        texts[path.name] = next(blocks, b"") if limit else b"".join(blocks)
-    return texts
+        texts[str(path)] = next(blocks, b"") if limit else b"".join(blocks)
+    names = _distinct(texts, lambda path: Path(path).name)
+    return {names[path]: content for path, content in texts.items()}
 
 
 def tokenized(
@@ -108,13 +113,21 @@ def tokenized(
     from encoder import Tokenizer  # compiled: only once the arguments are in order
 
     tokenizers = {name: Tokenizer(vocabulary) for name, vocabulary in vocabularies.items()}
+    titles = _distinct(vocabularies, _short)
     return {
         title: [
-            Tokenized(_short(name), vocabularies[name], text, tokenizer.encode(text, allowed_special="all"))
+            Tokenized(titles[name], vocabularies[name], text, tokenizer.encode(text, allowed_special="all"))
             for name, tokenizer in tokenizers.items()
         ]
         for title, text in texts.items()
     }
+
+
+def _distinct(paths: Iterable[str], short: Callable[[str], str]) -> dict[str, str]:
+    """Each path's short name, or the path itself where several have the same."""
+    names = {path: short(path) for path in paths}
+    taken = Counter(names.values())
+    return {path: name if taken[name] == 1 else path for path, name in names.items()}
 
 
 def _short(name: str) -> str:

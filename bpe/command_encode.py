@@ -37,7 +37,7 @@ class Encode:
     out: Path | None = None  # FILE.npy: the ids of the text as it is; else a folder of shards. Default: print
     allowed_special: tuple[str, ...] = ()  # special tokens that text may contain, or all; others are an error
     ordinary: bool = False  # encode special tokens in the text as ordinary text
-    val_fraction: float = 0.01  # shards of single files: part of the documents that goes to val; 0 for no val
+    val_fraction: float = 0.01  # shards of single files: part of the documents for val, up to 0.5; 0 for no val
     shard_tokens: int = 100_000_000  # tokens in one shard
     end_of_text: str = END_OF_TEXT  # special token that ends every document in shards
     threads: int = 0  # 0: all cores
@@ -78,6 +78,8 @@ def _encode(settings: Encode) -> None:
         raise InputError("give either files (- for standard input) or --text to encode")
     if settings.ordinary and settings.allowed_special:
         raise InputError("--ordinary and --allowed_special contradict each other")
+    if settings.threads < 0:
+        raise InputError(f"--threads {settings.threads}: must be at least 1, or 0 for all cores")
     if settings.shard_tokens < 1:
         raise InputError(f"--shard_tokens {settings.shard_tokens}: must be at least 1")
     vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
@@ -100,7 +102,11 @@ def _encode(settings: Encode) -> None:
     reading = text_files.Reading(settings.errors)
 
     def ids_of(path: Path | None) -> Iterator["numpy.ndarray"]:  # noqa: F821
-        blocks = [settings.text.encode()] if path is None else text_files.blocks(path, reading)
+        if path is None:  # a shell's bytes that are not UTF-8 come as lone surrogates
+            data = settings.text.encode("utf-8", "surrogateescape")
+            blocks = [text_files.checked_utf8(data, "--text: byte", 0, reading)]
+        else:
+            blocks = text_files.blocks(path, reading)
         return tokenizer.encode_stream(blocks, allowed_special=allowed, disallowed_special=disallowed)
 
     paths = settings.files or (None,)

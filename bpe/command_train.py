@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import text_files
 import tokenizer_folder
 import tyro
 from formats import BYTES
+from pattern import portable
 from text_files import END_OF_TEXT
 from vocabulary import InputError, Vocabulary
 
@@ -44,7 +46,10 @@ class Train:
 
 def run(settings: Train) -> None:
     """Train as the settings say. Raises InputError for anything the user can mend."""
-    known = tokenizer_folder.load(settings.extend) if settings.extend else None
+    settings = dataclasses.replace(settings, pattern=portable(settings.pattern))
+    known = None
+    if settings.extend:
+        known = tokenizer_folder.load(settings.extend, settings.pattern, settings.special_tokens)
     _check(settings, known)
     import fast  # compiled: only once the arguments are in order
 
@@ -84,11 +89,16 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
         raise InputError("--out FOLDER: where shall the tokenizer go?")
     if bool(settings.files) == bool(settings.counts):
         raise InputError("give either text files or --counts FILES to train on")
+    if settings.threads < 0:
+        raise InputError(f"--threads {settings.threads}: must be at least 1, or 0 for all cores")
+    if settings.out:
+        tokenizer_folder.check(settings.out)
+    _check_counts(settings)
     if len(set(settings.special_tokens)) < len(settings.special_tokens):
         raise InputError(f"--special_tokens {' '.join(settings.special_tokens)}: one is there twice")
     for text in settings.special_tokens:
-        if not text or not text.isprintable():  # also lone surrogates, which a shell makes of bad UTF-8
-            raise InputError(f"--special_tokens {text!r}: must be printable text")
+        if not text.strip() or not text.isprintable():  # also lone surrogates, which a shell makes of bad UTF-8
+            raise InputError(f"--special_tokens {text!r}: must be printable text, and not only spaces")
         if len(text) == 1 and text in BYTES:
             raise InputError(f"--special_tokens {text!r}: is a byte of its own already; choose a longer text")
     specials = len(settings.special_tokens)
@@ -104,8 +114,30 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
     if settings.shard and settings.out:
         raise InputError("--shard counts a part of the text; train afterwards with --counts FILES --out FOLDER")
     for path in settings.files:
-        with text_files.opened(path):
-            pass
+        if not text_files.is_stream(path):  # a pipe that is closed again is lost
+            with text_files.opened(path):
+                pass
+
+
+def _check_counts(settings: Train) -> None:
+    """Refuse counts that would be added up twice, or replace what is no file of counts."""
+    resolved = [path.resolve() for path in settings.counts]
+    for n, path in enumerate(settings.counts):
+        if resolved[n] in resolved[:n]:
+            raise InputError(f"--counts {path}: is there twice")
+    save = settings.save_counts
+    if save and save.resolve() in (*resolved, *(path.resolve() for path in settings.files)):
+        raise InputError(f"--save_counts {save}: is one of the inputs; choose another file")
+    if save and save.exists() and not _holds_counts(save):
+        raise InputError(f"--save_counts {save}: exists and is no file of counts; choose another file")
+
+
+def _holds_counts(path: Path) -> bool:
+    """Whether it looks like what Counts.save writes; without numba and without reading it all."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return {"format.npy", "text_sizes.npy", "counts.npy"} <= set(file.namelist())
 
 
 def _same(flag: str, given: object, known: object, owner: object) -> None:
@@ -134,8 +166,9 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
 
     shard = _shard(settings.shard) if settings.shard else (0, 1)
     kept = None
-    if settings.out:
-        stats = [(path.resolve(), path.stat()) for path in settings.files if path.exists()]
+    streams = [path for path in settings.files if text_files.is_stream(path)]
+    if settings.out and not streams:  # nobody knows whether a stream will be the same again
+        stats = [(path.resolve(), path.stat()) for path in settings.files]
         stamps = [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
         key = json.dumps([stamps, pattern, specials, settings.errors])
         kept = settings.out / f"counts-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
@@ -145,7 +178,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
             return counts, kept
     start = time.perf_counter()
     cuts = (*specials, *({END_OF_TEXT} - set(specials)))
-    plain = [p for p in settings.files if str(p) != "-" and p.suffix != ".gz" and not text_files.is_jsonl(p)]
+    plain = [p for p in settings.files if p not in streams and p.suffix != ".gz" and not text_files.is_jsonl(p)]
     packed = [p for n, p in enumerate(p for p in settings.files if p not in plain) if n % shard[1] == shard[0]]
     reading = text_files.Reading(settings.errors)
     with _bar(text_files.file_bytes(plain) // shard[1], "counting", "B") as bar:
@@ -175,7 +208,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
 
 
 def _texts(path: Path, pattern: str, cuts: tuple[str, ...], reading: text_files.Reading) -> Iterator[bytes]:
-    """Texts of a .gz, .jsonl or standard input, each cut where no piece crosses."""
+    """Texts of a .gz, .jsonl or stream, each cut where no piece crosses."""
     from counting import blocks
     from split import Cutter
 
@@ -191,7 +224,7 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
         print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
     longest = max(vocabulary.token_bytes, key=len)
     print(f"vocabulary: {size} tokens, the longest {longest.decode('utf-8', 'backslashreplace')!r}")
-    if settings.files and str(settings.files[0]) != "-":
+    if settings.files and not text_files.is_stream(settings.files[0]):
         from encoder import Tokenizer
 
         tokenizer, size, tokens = Tokenizer(vocabulary), 0, 0

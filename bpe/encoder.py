@@ -171,14 +171,17 @@ class Tokenizer:
         """Bytes of the ids. Raises InputError for a number that is no id."""
         known = len(self._spans)
         if isinstance(ids, np.ndarray):
-            if ids.dtype.kind == "i" and len(ids) and not 0 <= ids.min() <= ids.max() < known:
+            if ids.size and ids.dtype.kind not in "iu":
+                raise InputError(f"ids: an array of {ids.dtype}; ids are integers")
+            may_wrap = ids.dtype.kind == "i" or ids.dtype.itemsize > 4  # when they become uint32
+            if may_wrap and len(ids) and not 0 <= ids.min() <= ids.max() < known:
                 bad = int(np.flatnonzero((ids < 0) | (ids >= known))[0])
                 raise InputError(f"id {ids[bad]} at position {bad}: ids run from 0 to {known - 1}")
             ids = np.ascontiguousarray(ids, np.uint32)
         else:
             try:
                 ids = np.frombuffer(array("I", ids), np.uint32)  # much faster than np.array
-            except OverflowError as error:
+            except (OverflowError, TypeError) as error:
                 raise InputError(f"ids: {error}; ids run from 0 to {known - 1}") from None
         size = decoded_size(ids, self._spans)
         if size < 0:

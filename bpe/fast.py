@@ -86,6 +86,9 @@ def extend(
     """
     if counts.pattern != vocabulary.pattern:
         raise InputError(f"pattern: counted with {counts.pattern!r}, the tokenizer splits by {vocabulary.pattern!r}")
+    if set(counts.special_tokens) != set(vocabulary.special_tokens):
+        one, other = (" ".join(tokens) or "none" for tokens in (counts.special_tokens, vocabulary.special_tokens))
+        raise InputError(f"special_tokens: counted with {one}, the tokenizer has {other}; count with the same ones")
     if vocab_size < len(vocabulary):
         raise InputError(f"vocab_size: {vocab_size:,} is below the {len(vocabulary):,} tokens it has already")
     # merge_words numbers bytes 0..255 and merges from 256 on; `ids` says which ids those are

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import shutil
 import sys
@@ -15,32 +16,37 @@ from vocabulary import InputError
 def replacing(folder: Path, is_ours: Callable[[str], bool], last: str) -> Iterator[Path]:
     """Hands out an empty folder beside `folder`; when the block ends without error the two change places.
 
-    Files in the old folder that are not ours (`is_ours(name)`) move into the new one. `last` is the file that makes
-    the others count: where a system cannot exchange two folders, files are replaced one by one, that one last.
-    After an error the old folder is as it was.
+    Files in the old folder that are not ours (`is_ours(name)`) are in the new one too, and at no moment in neither.
+    `last` is the file that makes the others count: where folders cannot change places, files are replaced one by one,
+    that one last. After an error the old folder is as it was. InputError while another process replaces it.
     """
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}.tmp"
-    if beside.exists():  # a writer was killed
-        _keep_others(beside, folder, is_ours)
-    beside.mkdir()
-    try:
-        yield beside
-        names = sorted(os.listdir(beside), key=lambda name: name == last)
-        for path in (*(beside / name for name in names), beside):
-            fsync(path)
-        if not folder.exists():
-            os.rename(beside, folder)
-        elif not _exchange(beside, folder):
-            for name in names:
-                os.replace(beside / name, folder / name)
-        fsync(folder.parent)
-    finally:
-        if beside.exists():
+    with _only_writer(folder):
+        if beside.exists():  # a writer was killed
             _keep_others(beside, folder, is_ours)
+        beside.mkdir()
+        try:
+            yield beside
+            names = sorted(os.listdir(beside), key=lambda name: name == last)
+            alike = folder.exists() and _make_alike(beside, folder, is_ours)
+            for path in (*(beside / name for name in names), beside):
+                fsync(path)
+            if not folder.exists():
+                os.rename(beside, folder)
+            elif not (alike and _exchange(beside, folder)):
+                for name in names:
+                    os.replace(beside / name, folder / name)
+                for entry in folder.iterdir():
+                    if is_ours(entry.name) and entry.name not in names:
+                        entry.unlink()
+            fsync(folder.parent)
+        finally:
+            if beside.exists():
+                _keep_others(beside, folder, is_ours)
 
 
 def fsync(path: Path) -> None:
@@ -50,6 +56,41 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    """InputError if another process is here for the same folder. One that is killed leaves a file, but no lock."""
+    path = folder.parent / f".{folder.name}.lock"
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = os.path.samestat(os.fstat(file.fileno()), path.stat())  # not one that its writer has just removed
+        except (BlockingIOError, FileNotFoundError):
+            locked = False
+        if not locked:
+            raise InputError(f"{folder}: another run is writing this folder; wait for it, or choose another one")
+        try:
+            yield
+        finally:
+            path.unlink()
+
+
+def _make_alike(beside: Path, folder: Path, is_ours: Callable[[str], bool]) -> bool:
+    """Give `beside` the folder's permissions and links to the files that are not ours; whether it can take its place.
+
+    It cannot where a subfolder is to stay, or where we stand: a shell would go on in a folder that is no more.
+    """
+    if Path.cwd().is_relative_to(folder):
+        return False
+    try:
+        for entry in folder.iterdir():
+            if not is_ours(entry.name):
+                os.link(entry, beside / entry.name, follow_symlinks=False)
+    except OSError:  # a folder, another's file, or a file system without links
+        return False
+    shutil.copystat(folder, beside)
+    return True
 
 
 def _keep_others(beside: Path, folder: Path, is_ours: Callable[[str], bool]) -> None:

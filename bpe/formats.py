@@ -11,6 +11,7 @@ All but the listing hold ids, merges and bytes exactly. Every parser raises Inpu
 import base64
 import binascii
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
@@ -136,7 +137,8 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
         raise InputError("normalizer: not supported: it changes the text, so decoding would not give it back")
     pattern = parse_pre_tokenizer(_field(document, "pre_tokenizer", dict))
     specials = {}
-    for n, token in enumerate(document.get("added_tokens") or []):
+    added = [] if document.get("added_tokens") is None else _field(document, "added_tokens", list)
+    for n, token in enumerate(added):
         field = f"added_tokens[{n}]"
         if not isinstance(token, dict) or not isinstance(token.get("content"), str):
             raise InputError(f"{field}.content: not a string")
@@ -211,16 +213,24 @@ def merges_txt(vocabulary: Vocabulary) -> str:
     return "#version: 0.2\n" + "".join(f"{spelled[left]} {spelled[right]}\n" for left, right in vocabulary.merges)
 
 
-def parse_vocab_merges(vocab_text: str, merges_text: str, pattern: str = "gpt2") -> Vocabulary:
+def parse_vocab_merges(
+    vocab_text: str, merges_text: str, pattern: str = "gpt2", special_tokens: Sequence[str] = ()
+) -> Vocabulary:
     """Vocabulary of GPT-2's pair of files, which say neither the split nor which tokens are special.
 
-    Special is what no merge makes and is no single byte: of GPT-2's own, `<|endoftext|>` alone.
+    Special is what no merge makes and is no single byte: of GPT-2's own, `<|endoftext|>` alone. It has to look like
+    that, <...> or [...], or to be one of `special_tokens`; any other is a sign of merges that are missing.
     """
     vocab = _json_object(vocab_text)
-    lines = merges_text.split("\n")  # not splitlines(): U+0085 is a mapped byte, not a line end
+    lines = merges_text.replace("\r\n", "\n").split("\n")  # not splitlines(): U+0085 is a mapped byte, not a line end
     merges = [line for line in lines[lines[0].startswith("#version") :] if line]
     made = {"".join(merge.split(" ")) for merge in merges}
     specials = {text: n for text, n in vocab.items() if text not in made and not (len(text) == 1 and text in BYTES)}
+    for text in specials:
+        if text not in special_tokens and not re.fullmatch(r"<.+>|\[.+\]", text, re.DOTALL):
+            raise InputError(
+                f"merges.txt: no merge makes {text!r}; is it cut off? (or name a special token: --special_tokens)"
+            )
     return _from_strings(vocab, merges, specials, pattern, "vocab.json", "merges.txt")
 
 
@@ -324,8 +334,10 @@ def _json_object(text: str) -> dict:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{place}: not JSON ({error.msg}); is the file cut off?") from None
-    except RecursionError:
-        raise InputError("not a tokenizer: JSON nested too deeply") from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError):
+        raise InputError("not a tokenizer: JSON nested too deeply, or a number of thousands of digits") from None
     if not isinstance(document, dict):
         raise InputError(f"not a JSON object but a {type(document).__name__}")
     return document

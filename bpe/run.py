@@ -10,31 +10,36 @@ import signal
 import sys
 from typing import Annotated
 
-import tyro
-from command_bench import Bench
-from command_compare import Compare, Show
-from command_demo import Demo
-from command_encode import Decode, Encode
-from command_train import Train
-from tyro.conf import subcommand
 from vocabulary import InputError
 
-Command = (
-    Annotated[Demo, subcommand("demo")]
-    | Annotated[Train, subcommand("train")]
-    | Annotated[Encode, subcommand("encode")]
-    | Annotated[Decode, subcommand("decode")]
-    | Annotated[Compare, subcommand("compare")]
-    | Annotated[Show, subcommand("show")]
-    | Annotated[Bench, subcommand("bench")]
-)
+
+def parsed():
+    """The command's settings. Imports take a moment: they are here so that Ctrl-C is understood meanwhile."""
+    import tyro
+    from command_bench import Bench
+    from command_compare import Compare, Show
+    from command_demo import Demo
+    from command_encode import Decode, Encode
+    from command_train import Train
+    from tyro.conf import subcommand
+
+    command = (
+        Annotated[Demo, subcommand("demo")]
+        | Annotated[Train, subcommand("train")]
+        | Annotated[Encode, subcommand("encode")]
+        | Annotated[Decode, subcommand("decode")]
+        | Annotated[Compare, subcommand("compare")]
+        | Annotated[Show, subcommand("show")]
+        | Annotated[Bench, subcommand("bench")]
+    )
+    return tyro.cli(command, default=Demo(), description=__doc__, use_underscores=True)
 
 
 def main() -> None:
     """Run the command; a user's mistake is one line on standard error and status 2."""
     try:
         try:
-            command = tyro.cli(Command, default=Demo(), description=__doc__, use_underscores=True)
+            command = parsed()
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
             sys.modules[type(command).__module__].run(command)
         finally:

@@ -52,6 +52,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{path}: damaged or cut off gzip file ({error})") from None
 
 
+def is_stream(path: Path) -> bool:
+    """Whether it can be read only once: standard input, a pipe such as <(...), a device."""
+    return str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+
+
 def is_jsonl(path: Path) -> bool:
     """Whether a file holds one JSON object a line."""
     return path.name.removesuffix(".gz").endswith(".jsonl")
@@ -66,10 +71,10 @@ def blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:
             cut = len(block) - _incomplete_character(block)
             rest = block[cut:]
             if cut:
-                yield _utf8(block[:cut], f"{path}: byte", offset, reading)
+                yield checked_utf8(block[:cut], f"{path}: byte", offset, reading)
             offset += cut
         if rest:
-            yield _utf8(rest, f"{path}: byte", offset, reading)
+            yield checked_utf8(rest, f"{path}: byte", offset, reading)
 
 
 def _incomplete_character(block: bytes) -> int:
@@ -83,7 +88,7 @@ def _incomplete_character(block: bytes) -> int:
     return 0
 
 
-def _utf8(data: bytes, place: str, offset: int, reading: Reading) -> bytes:
+def checked_utf8(data: bytes, place: str, offset: int, reading: Reading) -> bytes:
     """The same bytes if they are UTF-8; else InputError, or U+FFFD for each bad sequence, counted."""
     try:
         data.decode("utf-8")
@@ -145,13 +150,16 @@ def _json_lines(path: Path, reading: Reading) -> Iterator[tuple[bytes, bool]]:
             if not line.strip():
                 continue
             place = f"{path}: line {number}"
+            line = checked_utf8(line, f"{place}, byte", 0, reading)
             try:
-                record = json.loads(_utf8(line, f"{place}, byte", 0, reading))
+                record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise InputError(f"{place}, column {error.colno}: not JSON ({error.msg})") from None
+            except (ValueError, RecursionError):
+                raise InputError(f"{place}: JSON nested too deeply, or a number of thousands of digits") from None
             if not isinstance(record, dict) or not isinstance(record.get("text"), str):
                 raise InputError(f'{place}: no field "text" with a string')
-            part = _utf8(record["text"].encode("utf-8", "surrogatepass"), f"{place}: text, byte", 0, reading)
+            part = checked_utf8(record["text"].encode("utf-8", "surrogatepass"), f"{place}: text, byte", 0, reading)
             if part:
                 yield part, True
 

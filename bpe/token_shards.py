@@ -6,33 +6,38 @@ every k-th document goes to val. The shards are 1-d uint16 (uint32 above 65,536 
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from folder_swap import replacing
-from text_files import END_OF_TEXT, Reading, documents
+from text_files import END_OF_TEXT, Reading, documents, is_stream
 from vocabulary import InputError, Vocabulary
 
-SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz")
+TEXT_NAME = re.compile(r"(train|val)([._-]?\d+(-of-\d+)?)?\.(txt|jsonl)(\.gz)?")  # train.txt, val_07.jsonl.gz
+SHARD_NAME = re.compile(r"(train|val)_\d{6,}\.npy")
 
 
 @dataclass
 class Source:
-    """Where the documents of one split come from: every file, or of the files every k-th document or the others."""
+    """Where the documents of one split come from: all of the files, or a share of them, or all but that share."""
 
     files: list[Path]
-    every: int = 0  # k; 0: all documents
-    taken: bool = True  # every k-th document, or all the others
+    share: Fraction = Fraction(1)  # the share 1/k takes every k-th document
+    taken: bool = True  # the share, or all the others
 
     def __call__(self, reading: Reading, allowed: str = END_OF_TEXT) -> Iterator[bytes]:
         """Blocks of text, each document closed by `allowed`; InputError where a JSONL document contains it."""
         closing = allowed.encode()
         number = 0  # of the document, over all files
+        top, bottom = self.share.as_integer_ratio()
         for path in self.files:
             for part, ends in documents(path, reading):
-                if not self.every or ((number + 1) % self.every == 0) == self.taken:
+                if ((number + 1) * top // bottom > number * top // bottom) == self.taken:
                     if closing in part:
                         raise InputError(f"{path}: a document contains {allowed!r}, which must only end documents")
                     yield part + closing if ends else part
@@ -47,21 +52,22 @@ def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:
     if len(inputs) == 1 and inputs[0].is_dir():
         folder = inputs[0]
         found = {}
-        for split in ("train", "val"):
-            files = sorted(p for p in folder.iterdir() if p.name.startswith(split) and p.name.endswith(SUFFIXES))
-            if files:
-                found[split] = Source(files)
+        for path in sorted(path for path in folder.iterdir() if TEXT_NAME.fullmatch(path.name)):
+            if path.with_name(f"{path.name}.gz").exists():
+                raise InputError(f"{path}: lies beside {path.name}.gz, its text would count twice; remove one of them")
+            found.setdefault(TEXT_NAME.fullmatch(path.name)[1], Source([])).files.append(path)
         if "train" not in found:
-            raise InputError(f"{folder}: has no train.txt (or train*{', train*'.join(SUFFIXES)})")
+            raise InputError(f"{folder}: has no train.txt (or train_0.txt, train_1.txt ...; .jsonl; either with .gz)")
         return found
-    if not 0 <= val_fraction < 1:
-        raise InputError(f"--val_fraction {val_fraction}: must be at least 0 and below 1")
-    if val_fraction == 0:
+    if not 0 <= val_fraction <= 0.5:
+        raise InputError(f"--val_fraction {val_fraction}: must be at least 0 and at most 0.5")
+    share = Fraction(str(val_fraction)).limit_denominator(10**9)  # 0.3333333333333333 is meant to be 1/3
+    if share == 0:
         return {"train": Source(inputs)}
-    every = round(1 / val_fraction)
-    if every < 2:
-        raise InputError(f"--val_fraction {val_fraction}: leaves nothing to train on; at most 0.5")
-    return {"train": Source(inputs, every, taken=False), "val": Source(inputs, every, taken=True)}
+    stream = next(filter(is_stream, inputs), None)
+    if stream:
+        raise InputError(f"{stream}: can be read only once, not again for val; give --val_fraction 0, or a file")
+    return {"train": Source(inputs, share, taken=False), "val": Source(inputs, share, taken=True)}
 
 
 class TokenFile:
@@ -143,8 +149,10 @@ def write(
     """Encode every split into `folder`, which is replaced as a whole when all is written.
 
     `encode` turns blocks of text into arrays of ids, end-of-text included; `tokenizer` is what the manifest says of it
-    (`tokenizer`, `tokenizer_sha256`). Raises InputError, leaving the old folder, for bad text or an empty split.
+    (`tokenizer`, `tokenizer_sha256`). Raises InputError, leaving the old folder, for bad text, an empty split, or files
+    there that are not ours.
     """
+    _refuse_others(folder)
     if end_of_text not in vocabulary.special_tokens:
         known = ", ".join(vocabulary.special_tokens) or "none"
         raise InputError(
@@ -181,13 +189,29 @@ def id_type(vocabulary: Vocabulary) -> str:
 
 def _nothing(split: str, source: Source) -> str:
     names = ", ".join(map(str, source.files))
-    if source.every and split == "val":
+    if source.share < 1 and split == "val":
         return (
-            f"{names}: fewer than {source.every} documents, so no one is left for val: give a larger --val_fraction, or"
-            " 0 for no val split"
+            f"{names}: fewer than {math.ceil(1 / source.share)} documents, so no one is left for val: give a larger"
+            " --val_fraction, or 0 for no val split"
         )
     return f"{names}: no text for {split}"
 
 
 def _is_ours(name: str) -> bool:
-    return name == "manifest.json" or (name.startswith(("train_", "val_")) and name.endswith(".npy"))
+    return name == "manifest.json" or SHARD_NAME.fullmatch(name) is not None
+
+
+def _refuse_others(folder: Path) -> None:
+    """InputError if the folder holds files with our names that are not ours: ours is what a manifest of ours lists."""
+    path, listed = folder / "manifest.json", set()
+    if path.exists():
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["format"] != 1:
+                raise ValueError("another format")
+            listed = {entry["file"] for entries in manifest["shards"].values() for entry in entries}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise InputError(f"{path}: not a manifest of token shards; choose another folder for them") from None
+    for name in sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else ():
+        if SHARD_NAME.fullmatch(name) and name not in listed:
+            raise InputError(f"{folder / name}: no manifest.json lists it; move it, or choose another folder")

@@ -15,6 +15,7 @@ from pathlib import Path
 import formats
 from folder_swap import replacing
 from gpt2_files import gpt2_paths
+from pattern import portable
 from vocabulary import InputError, Vocabulary
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
@@ -24,19 +25,20 @@ END_OF_TEXT = "<|endoftext|>"
 def load(source: str | Path, pattern: str | None = None, special_tokens: Sequence[str] = ()) -> Vocabulary:
     """Vocabulary from "gpt2" (by name, no network), a folder, tokenizer.json, vocab.json, merges.txt or a rank file.
 
-    `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's) and rank files (the split,
-    the special tokens) do not hold. Raises InputError that names file and field.
+    `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's; special tokens that do not
+    look like it) and rank files (the split, the special tokens) do not hold. Raises InputError, naming file and field.
     """
     path = Path(source)
+    pattern = portable(pattern)
     if path.is_dir():
         names = ("tokenizer.json", "vocab.json", "encoder.json")
         path = next((path / name for name in names if (path / name).is_file()), path / names[0])
     elif str(source) == "gpt2":
-        return _parsed(*gpt2_paths(), pattern or "gpt2")
+        return _parsed(*gpt2_paths(), "gpt2", special_tokens)
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer; give a folder, a tokenizer.json, vocab.json, rank file or gpt2")
     if path.name.endswith(("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")):
-        return _parsed(*_vocab_and_merges(path), pattern or "gpt2")
+        return _parsed(*_vocab_and_merges(path), pattern or "gpt2", special_tokens)
     text = _read(path)
     try:
         if text.lstrip().startswith("{"):
@@ -65,16 +67,16 @@ def _vocab_and_merges(path: Path) -> tuple[Path, Path]:
     raise AssertionError(path)
 
 
-def _parsed(vocab_path: Path, merges_path: Path, pattern: str) -> Vocabulary:
+def _parsed(vocab_path: Path, merges_path: Path, pattern: str, special_tokens: Sequence[str]) -> Vocabulary:
     try:
-        return formats.parse_vocab_merges(_read(vocab_path), _read(merges_path), pattern)
+        return formats.parse_vocab_merges(_read(vocab_path), _read(merges_path), pattern, special_tokens)
     except InputError as error:
         raise InputError(f"{vocab_path} + {merges_path.name}: {error}") from None
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        return path.read_bytes().decode("utf-8-sig")  # Windows begins files with a mark
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: byte {error.start} is not UTF-8: no tokenizer file, or a damaged one") from None
 
@@ -96,13 +98,25 @@ def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
     return contents
 
 
-def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
-    """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix.
+def check(folder: Path) -> None:
+    """InputError if a tokenizer cannot go there: a file, or the folder of a model, whose tokenizer it would replace."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file; a folder is needed")
+    for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if entry.name == "config.json" or entry.suffix in (".safetensors", ".bin"):
+            raise InputError(f"{folder}: holds a model ({entry.name}); choose another folder for the tokenizer")
 
-    Whatever else the user keeps in the folder stays there.
+
+def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
+    """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix
+    (but in the folder where we stand, or one with subfolders: see folder_swap.py).
+
+    Whatever else the user keeps in the folder stays there; InputError as of `check`.
     """
-    contents = files(vocabulary, folder.resolve().name)
-    with replacing(folder, lambda name: name in NAMES or name.endswith(".vocab"), last="tokenizer.json") as beside:
+    check(folder)
+    name = folder.resolve().name
+    contents = files(vocabulary, name)
+    with replacing(folder, {*NAMES, f"{name}.vocab"}.__contains__, last="tokenizer.json") as beside:
         for name, text in contents.items():
             (beside / name).write_text(text, encoding="utf-8", newline="")
     return list(contents)

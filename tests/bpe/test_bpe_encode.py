@@ -278,9 +278,13 @@ def test_decoding(gpt2):
     assert gpt2.decode(broken) == "\ufffd"
     with pytest.raises(UnicodeDecodeError):
         gpt2.decode(broken, errors="strict")
-    for bad in ([50257], [0, -1], np.array([70_000])):
+    for bad in ([50257], [0, -1], np.array([70_000]), np.array([0, 2**32], np.uint64), np.array([2**32])):
         with pytest.raises(InputError, match="ids run from 0 to 50256"):
             gpt2.decode_bytes(bad)
+    for bad in ([1.5], np.array([1.5]), np.array([True]), np.array(["1"])):
+        with pytest.raises(InputError, match="ids: "):
+            gpt2.decode_bytes(bad)
+    assert gpt2.decode_bytes(np.array([15496], np.uint64)) == b"Hello"
 
 
 @settings(max_examples=100, deadline=None)

@@ -295,3 +295,55 @@ def test_full_disk_or_read_only_parent_leaves_the_old_tokenizer(small, tmp_path,
     assert {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()} == before
     assert [p.name for p in tmp_path.iterdir()] == ["t"]
     shutil.rmtree(tmp_path / "t")
+
+
+def test_only_our_own_listing_is_replaced_and_a_model_s_folder_refused(small, tmp_path):
+    folder = tmp_path / "t"
+    folder.mkdir()
+    (folder / "words.vocab").write_text("mine")
+    tokenizer_folder.save(small, folder)
+    tokenizer_folder.save(small, folder)
+    assert (folder / "words.vocab").read_text() == "mine"
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
+        (folder / name).write_text("mine")
+        with pytest.raises(InputError, match=f"holds a model .{name}.; choose another"):
+            tokenizer_folder.save(small, folder)
+        (folder / name).unlink()
+
+
+def test_merges_that_are_cut_off_at_a_line_are_refused(small, tmp_path):
+    lines = formats.merges_txt(small).splitlines(keepends=True)
+    cut = "".join(lines[: len(lines) // 2])
+    with pytest.raises(InputError, match=r"merges\.txt: no merge makes .*cut off"):
+        formats.parse_vocab_merges(formats.vocab_json(small), cut)
+    for name in ("<|x|>", "[PAD]", "<s>"):
+        vocabulary = Vocabulary.build(range(256), [(104, 105)], [name], specials_first=False)
+        assert formats.parse_vocab_merges(formats.vocab_json(vocabulary), formats.merges_txt(vocabulary)) == vocabulary
+    named = Vocabulary.build(range(256), [(104, 105)], ["END"], specials_first=False)
+    tokenizer_folder.save(named, tmp_path / "t")
+    with pytest.raises(InputError, match="no merge makes 'END'"):
+        tokenizer_folder.load(tmp_path / "t/vocab.json")
+    assert tokenizer_folder.load(tmp_path / "t/vocab.json", special_tokens=["END"]) == named
+
+
+def test_files_edited_on_windows_are_read(small, tmp_path):
+    tokenizer_folder.save(small, tmp_path)
+    for name in ("tokenizer.json", "merges.txt", "vocab.json"):
+        text = (tmp_path / name).read_bytes().replace(b"\n", b"\r\n")
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text)
+    assert tokenizer_folder.load(tmp_path) == tokenizer_folder.load(tmp_path / "merges.txt") == small
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda d: d | {"added_tokens": 5}, "added_tokens: a int, not a list"),
+    (lambda d: d | {"extra": 10**4200}, "digits"),
+])  # fmt: skip
+def test_odd_json_in_tokenizer_json_is_refused(small, tmp_path, change, message):
+    text = json.dumps(change(json.loads(formats.tokenizer_json(small)))).replace("0" * 4200, "0" * 5000)
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        tokenizer_folder.load(tmp_path)
+
+
+def test_gpt2_by_name_holds_its_split():
+    assert tokenizer_folder.load("gpt2", "gpt4").pattern == "gpt2"

@@ -225,6 +225,14 @@ def test_the_seed_s_own_table(tmp_path):
         (("train", "text.txt", "--out", "x", "--special_tokens", "a", "a"), "twice"),
         (("train", "text.txt", "--out", "x", "--special_tokens", ""), "--special_tokens ''"),
         (("train", "--counts", "text.txt", "--out", "x"), "text.txt: not a file of counts"),
+        (("train", "text.txt", "--out", "text.txt"), "is a file; a folder is needed"),
+        (("train", "text.txt", "--out", "x", "--pattern", ""), "pattern: ''"),
+        (("train", "text.txt", "--out", "x", "--pattern", "(ab){2}+"), "write the group"),
+        (("train", "text.txt", "--out", "x", "--special_tokens", " "), "--special_tokens ' '"),
+        (("train", "text.txt", "--out", "x", "--threads", "-1"), "--threads -1"),
+        (("encode", "text.txt", "--threads", "-1"), "--threads -1"),
+        (("encode", "-", "--out", "z"), "--val_fraction 0"),
+        (("compare", "gpt2", "--tokens", "-1"), "--tokens -1"),
         (("encode",), "--text"),
         (("encode", "text.txt", "--tokenizer", "nowhere"), "nowhere: no such tokenizer"),
         (("encode", "text.txt"), "--allowed_special all"),
@@ -278,3 +286,89 @@ def test_output_cut_short_by_the_reader_is_no_error(place):
         command = f"'{sys.executable}' '{ROOT}/bpe/run.py' {command} | {reader}"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
         assert done.stderr == "" and len(done.stdout) == shown
+
+
+def shell(command: str, **options) -> subprocess.CompletedProcess:
+    """A line of bash in which `run` is python bpe/run.py."""
+    command = f"run() {{ '{sys.executable}' '{ROOT}/bpe/run.py' \"$@\"; }}; {command}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, **options)
+
+
+def test_streams_are_read_once_and_their_counts_not_kept(place, monkeypatch):
+    import command_train
+    import text_files
+
+    done = shell("run train <(cat text.txt) --vocab_size 400 --out piped/t", cwd=place)
+    assert done.returncode == 0, done.stderr
+    run("train", "text.txt", "--vocab_size", 400, "--out", "read/t", cwd=place)
+    assert (place / "piped/t/merges.txt").read_bytes() == (place / "read/t/merges.txt").read_bytes()
+
+    monkeypatch.setattr(command_train, "KEEP_COUNTS_AFTER", -1)
+    settings = command_train.Train(files=(Path("-"),), out=place / "stdin")
+    monkeypatch.setattr(text_files, "blocks", lambda *_: iter([b"one text"]))
+    counts, kept = command_train._counted(settings, "gpt2", ())
+    assert kept is None and not (place / "stdin").exists() and len(counts) == 2
+
+
+def test_counts_saved_over_the_corpus_or_anything_else_are_refused(place):
+    for path, message in (("text.txt", "is one of the inputs"), ("my tokenizer/vocab.json", "no file of counts")):
+        before = (place / path).read_bytes()
+        assert message in error("train", "text.txt", "--save_counts", path, cwd=place)
+        assert (place / path).read_bytes() == before
+    for _ in range(2):  # counts may be replaced by counts
+        run("train", SAMPLE, "--save_counts", "c.npz", cwd=place)
+    assert "c.npz: is there twice" in error("train", "--counts", "c.npz", "./c.npz", "--out", "x", cwd=place)
+    assert "is one of the inputs" in error("train", "--counts", "c.npz", "--save_counts", "c.npz", cwd=place)
+    message = error("train", "--counts", "c.npz", "--extend", "my tokenizer", "--out", "x", cwd=place)
+    assert f"counted with none, the tokenizer has {END}" in message
+    (place / "c.npz").unlink()
+
+
+def test_rank_files_can_be_extended(place):
+    flags = ("--extend", "ranks.tiktoken", "--pattern", "gpt2", "--vocab_size", 300, "--out", "grown")
+    (place / "tiny.txt").write_text("ab ab cd cd")
+    run("train", "tiny.txt", "--ties", "ids", "--vocab_size", 258, "--out", "tiny", cwd=place)
+    run("train", "tiny.txt", *flags[:1], "tiny/ranks.tiktoken", *flags[2:], cwd=place)
+    old, new = (json.loads((place / f / "vocab.json").read_text()) for f in ("tiny", "grown"))
+    assert len(new) > len(old) == 258 and old.items() <= new.items()
+    assert "contradicts" in error("train", "tiny.txt", "--extend", "gpt2", "--pattern", "gpt4",
+                                  "--vocab_size", 60000, "--out", "x", cwd=place)  # fmt: skip
+
+
+def test_texts_and_tokenizers_of_the_same_name_are_kept_apart(place):
+    for n in (1, 2):
+        (place / f"{n}").mkdir()
+        (place / f"{n}/a.txt").write_text("a" * n)
+    run("train", SAMPLE, "--vocab_size", 300, "--out", "1/my tokenizer", cwd=place)
+    names = ("gpt2", "my tokenizer", "1/my tokenizer")
+    run("compare", *names, "--files", "1/a.txt", "2/a.txt", "--json", "c.json", cwd=place)
+    numbers = json.loads((place / "c.json").read_text())
+    assert {name: row["gpt2"]["bytes"] for name, row in numbers.items()} == {"1/a.txt": 1, "2/a.txt": 2}
+    assert numbers["1/a.txt"].keys() == set(names)
+
+
+def test_arguments_that_are_not_utf8(place):
+    done = shell("run encode --text $'a\\xff'", cwd=place)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "--text: byte 1 is not UTF-8 (ff)" in done.stderr
+    done = shell("run encode --text $'a\\xff' --errors replace", cwd=place)
+    assert done.stdout.split() == ["64", "4210"]
+
+
+def test_ctrl_c_while_modules_are_imported(tmp_path):
+    (tmp_path / "tyro.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    command = [sys.executable, ROOT / "bpe/run.py", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("interrupted\n", 130)
+
+
+def test_out_is_where_we_stand(tmp_path):
+    (tmp_path / "here").mkdir()
+    train = f"run train '{SAMPLE}' --vocab_size 300 --out ."
+    out = shell(f"{train} && {train} && ls", cwd=tmp_path / "here")
+    assert out.returncode == 0 and "tokenizer.json" in out.stdout.split(), out.stderr
+    file = tmp_path / "here/tokenizer.json"
+    assert not run("train", SAMPLE, "--out", file, status=2).stdout  # refused before it counts

@@ -300,18 +300,27 @@ def test_13_killed_commands_leave_the_old_tokenizer(tmp_path):
     run("train", SAMPLE, "--vocab_size", 400, "--out", tmp_path / "t")
     before = {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()}
     (tmp_path / "other.txt").write_text(TEXT * 20)
-    wanted = None
+    wanted, beside, struck = None, tmp_path / ".t.tmp", 0
+
+    def made() -> int | None:
+        return beside.stat().st_ctime_ns if beside.exists() else None
+
     for n in range(6):
         command = [sys.executable, ROOT / "bpe/run.py", "train", tmp_path / "other.txt", "--out", tmp_path / "t"]
+        left = made()  # by the one killed before
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        time.sleep(0.45 + 0.08 * n)
+        while made() in (left, None) and process.poll() is None:
+            time.sleep(0.0005)
+        time.sleep(0.001 * n)
         process.kill()
         process.wait()
+        struck += beside.exists()
         now = {p.name: p.read_bytes() for p in (tmp_path / "t").iterdir()}
         if now != before:  # it was quick enough: then the new one is whole
             wanted = wanted or now
             assert now == wanted and len(tokenizer_folder.load(tmp_path / "t")) > 400
         assert set(now) == set(before)
+    assert struck
 
 
 # 14: memory

@@ -157,3 +157,101 @@ def test_kill_while_writing_leaves_whole_shards(folder, tmp_path):
             assert len(documents(tmp_path / "tokens", "train")) == 50
     write(tmp_path, [folder])
     assert sorted(os.listdir(tmp_path)) == ["text", "tokens"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train_000000.npy", "val_000003.npy"])
+def test_files_that_only_look_like_ours_are_refused(folder, tmp_path, name):
+    out = tmp_path / "tokens"
+    out.mkdir()
+    (out / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=rf"tokens/{name}: no.*choose another folder"):
+        write(tmp_path, [folder])
+    assert contents(out) == {name: b'{"mine": 1}'}
+
+
+def test_files_with_similar_names_stay_and_old_shards_go(folder, tmp_path):
+    write(tmp_path, [folder], shard_tokens=100)
+    mine = {name: name.encode() for name in ("train_data.npy", "val_1.npy", "notes.txt")}
+    for name, content in mine.items():
+        (tmp_path / "tokens" / name).write_bytes(content)
+    os.chmod(tmp_path / "tokens", 0o700)
+    write(tmp_path, [folder])
+    ours = {"manifest.json": None, "train_000000.npy": None, "val_000000.npy": None}
+    found = contents(tmp_path / "tokens")
+    assert found.keys() == ours.keys() | mine.keys() and found | mine == found
+    assert (tmp_path / "tokens").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_writer_of_the_same_folder_is_refused(folder, tmp_path):
+    from folder_swap import replacing
+
+    with replacing(tmp_path / "tokens", lambda name: True, last="x") as beside:
+        (beside / "x").write_text("first")
+        with pytest.raises(InputError, match="tokens: another run"):
+            write(tmp_path, [folder])
+    assert contents(tmp_path / "tokens") == {"x": b"first"}
+    (tmp_path / ".tokens.lock").touch()  # as a killed writer leaves it
+    (tmp_path / "tokens/x").unlink()
+    write(tmp_path, [folder])
+    assert sorted(os.listdir(tmp_path)) == ["text", "tokens"]
+
+
+@pytest.mark.parametrize("where", ["tokens", "tokens/sub"])
+def test_the_folder_where_we_stand_is_not_exchanged(folder, tmp_path, monkeypatch, where):
+    write(tmp_path, [folder], shard_tokens=100)
+    (tmp_path / "tokens/sub").mkdir()
+    (tmp_path / "tokens/sub/mine").write_text("mine")
+    monkeypatch.chdir(tmp_path / where)
+    before = (tmp_path / "tokens").stat().st_ino
+    write(tmp_path, [folder])
+    assert (tmp_path / "tokens").stat().st_ino == before and os.path.samefile(".", tmp_path / where)
+    assert contents(tmp_path / "tokens").keys() == {"manifest.json", "train_000000.npy", "val_000000.npy"}
+    assert (tmp_path / "tokens/sub/mine").read_text() == "mine"
+    assert len(documents(tmp_path / "tokens", "train")) == 50
+
+
+def test_other_files_are_in_the_folder_at_every_moment(folder, tmp_path, monkeypatch):
+    """Also in the one when the folders have changed places and we are killed."""
+    import folder_swap
+
+    write(tmp_path, [folder])
+    (tmp_path / "tokens/notes.txt").write_text("mine")
+    monkeypatch.setattr(folder_swap, "_keep_others", lambda *_: None)  # as if killed before it
+    write(tmp_path, [folder], shard_tokens=100)
+    assert (tmp_path / "tokens/notes.txt").read_text() == "mine"
+    assert len(documents(tmp_path / "tokens", "train")) == 50
+
+
+@pytest.mark.parametrize("fraction, val", [(0.4, 40), (0.33, 33), (0.03, 3), (0.29, 29)])
+def test_the_share_of_val_is_what_was_asked_for(tmp_path, fraction, val):
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(map(str, range(100))))
+    written = write(tmp_path, [tmp_path / "a.txt"], fraction)
+    assert (written["train"].documents, written["val"].documents) == (100 - val, val)
+
+
+@pytest.mark.parametrize("k", [2, 3, 7, 20, 49, 100])
+def test_one_in_k_takes_every_kth_document(tmp_path, k):
+    (tmp_path / "a.txt").write_text("\n<|endoftext|>\n".join(map(str, range(300))))
+    write(tmp_path, [tmp_path / "a.txt"], 1 / k)
+    assert documents(tmp_path / "tokens", "val") == [str(n).encode() for n in range(k - 1, 300, k)]
+
+
+@pytest.mark.parametrize("fraction", [0.51, 0.66, float("nan")])
+def test_fractions_above_a_half_are_refused(tmp_path, fraction):
+    with pytest.raises(InputError, match=r"--val_fraction.*at most 0\.5"):
+        token_shards.sources([tmp_path / "a.txt"], fraction)
+
+
+def test_a_folder_s_texts_are_those_with_our_names(folder):
+    for name in ("train_old.txt", "training.txt", "value.txt", "train.txt.bak", "validation.jsonl", "train_0.jsonl.gz"):
+        (folder / name).write_text("")
+    found = token_shards.sources([folder], 0)
+    assert [path.name for path in found["train"].files] == ["train.txt", "train_0.jsonl.gz"]
+    assert [path.name for path in found["val"].files] == ["val.txt"]
+    (folder / "val.txt.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"val\.txt: lies beside val\.txt\.gz"):
+        token_shards.sources([folder], 0)

@@ -9,6 +9,7 @@ import regex
 from bit_masks import PADDING
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pattern import portable
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials, to_bytes
 from vocabulary import InputError
@@ -143,3 +144,35 @@ def test_catastrophic_backtracking_times_out(monkeypatch):
         split_pieces(b"a" * 40 + b"!", r"(?:a|aa|a?a)+$|(a+)+b(a+)+b")
     assert time.perf_counter() - start < 5
     assert PATTERN_OF
+
+
+def test_known_expressions_get_their_names():
+    cl100k = r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"""
+    cl100k += r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+    r50k = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+    assert [portable(p) for p in (cl100k, r50k, PATTERN_OF["gpt2"], "none", None)] == [
+        "gpt4", "gpt2", "gpt2", "none", None
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", [
+    r"\p{N}{1,3}+| ?[^\s\p{N}]++|\s", r"[{1,3}+]{2}+|\d{,2}+|.", r"\x41{2,}+|\{3}+|.", r"[^]a]{1,2}+|[[:alpha:]]{3}+|.",
+])  # fmt: skip
+def test_rewritten_expressions_split_alike_here_and_in_tokenizers(pattern):
+    import tokenizers
+
+    text = "12345 AAA {{{333}} ]]+{1,3}+ abcabc aa 中文12"
+    rewritten = portable(pattern)
+    assert rewritten != pattern
+    theirs = tokenizers.pre_tokenizers.Split(tokenizers.Regex(rewritten), "isolated").pre_tokenize_str(text)
+    pieces = split_pieces(text.encode(), pattern)
+    assert split_pieces(text.encode(), rewritten) == pieces == [piece.encode() for piece, _ in theirs]
+
+
+@pytest.mark.parametrize("pattern, message", [
+    (r"(?:ab){1,3}+", r"as \(\?>\(\.\.\.\)\{1,3\}\)"), (r"(?V1)a", r"\(\?V1\).*leave it out"), ("", "neither"),
+    ("(a", "not a regular"),
+])  # fmt: skip
+def test_expressions_that_cannot_be_carried_over_are_refused(pattern, message):
+    with pytest.raises(InputError, match=message):
+        portable(pattern)

@@ -98,6 +98,8 @@ def test_packed_and_json_lines(tmp_path):
         ('{"text": 3}', 'line 2: no field "text"'),
         ("[1]", 'line 2: no field "text"'),
         ('{"text": "\\ud800"}', r"line 2: text, byte 0 is not UTF-8"),
+        ('{"text": "a", "n": ' + "1" * 5000 + "}", "line 2: JSON nested too deeply, or a number"),
+        ("[" * 100_000, "line 2: JSON nested too deeply"),
     ],
 )
 def test_bad_json_lines_name_the_line(tmp_path, line, message):

@@ -202,6 +202,8 @@ def test_extending_with_other_text():
         fast.extend(short, count(["x"], pattern="gpt4", texts=True), 262)
     with pytest.raises(InputError, match="vocab_size"):
         fast.extend(short, count(["x"], texts=True), 256)
+    with pytest.raises(InputError, match="special_tokens: counted with <a>, the tokenizer has none"):
+        fast.extend(short, count(["x"], special_tokens=["<a>"], texts=True), 262)
 
 
 def test_too_little_text_trains_what_it_can(tmp_path):
