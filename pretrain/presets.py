@@ -39,10 +39,11 @@ RANGES = [  # what a number may be, in words and as a test, and the settings tha
 
 def check_numbers(settings):
     """Refuse a number outside its range; NaN is outside of all."""
+    values = vars(settings)
     for words, inside, names in RANGES:
-        for name, value in vars(settings).items():
-            if name in names.split() and not (isinstance(value, int | float) and inside(value)):
-                raise InputError(f"--{name} {value}: {words}")
+        for name in values.keys() & names.split():
+            if not (isinstance(values[name], int | float) and inside(values[name])):
+                raise InputError(f"--{name} {values[name]}: {words}")
 
 
 @dataclass
