@@ -18,7 +18,7 @@ while [ $# -gt 0 ]; do
         --name | --replies) [ -n "${2:-}" ] || die "$1 needs a value; see bash generate.sh --help" ;;
     esac
     case $1 in
-        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' generate.sh; exit 0 ;;
+        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' generate.sh; exit 0 ;;
         --name) NAME=$2; shift ;;
         --replies)  # a file that need not exist yet: it goes where the user is
             [[ $2 == /* ]] || set -- "$1" "$CALLER/$2" "${@:3}"

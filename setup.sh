@@ -6,11 +6,12 @@
 # A requirements file is installed once: its hash is kept inside the environment.
 
 CALLER=$PWD
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 cd -- "$ROOT" || exit 1
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
+sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }  # macOS has the latter
 
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-ACTIVE}" TOKENIZERS_PARALLELISM=false
@@ -41,6 +42,7 @@ flags_from_caller() {
 # use_python: which interpreter; makes .venv if there is no other.
 use_python() {
     if [ -n "${PYTHON:-}" ]; then
+        [[ $PYTHON != */* ]] || PYTHON=$(from_caller "$PYTHON")
         command -v "$PYTHON" >/dev/null || die "PYTHON=$PYTHON is not a program; unset it to let $ROOT/.venv be made"
         KEEP_AS_IS=1
     elif [ -n "${VIRTUAL_ENV:-}" ]; then
@@ -49,7 +51,7 @@ use_python() {
         PYTHON=$ROOT/.venv/bin/python
         if ! "$PYTHON" -c '' 2>/dev/null; then
             python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
-                die "Python 3.11 or newer is needed as python3; or name one: PYTHON=/path/to/python bash $0"
+                die "Python 3.11 or newer is needed as python3; or make the environment with one: /path/to/python3 -m venv '$ROOT/.venv'"
             say "making .venv"
             python3 -m venv --clear "$ROOT/.venv" || die "python3 -m venv failed; on Debian: apt-get install python3-venv"
         fi
@@ -62,9 +64,10 @@ install() {
     [ -z "${KEEP_AS_IS:-}" ] || return 0
     local stamp want
     stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.installed-$(basename "$1")
-    want=$(cat "$ROOT"/requirements*.txt | sha256sum)
+    want=$(cat "$ROOT"/requirements*.txt | sha256)
     [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
     say "installing $1 (once; PyTorch is the large one)"
+    "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip >/dev/null || true  # making .venv was stopped
     "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$ROOT/$1" ||
         die "pip could not install $1; with no network, install its packages by hand and name that Python: PYTHON=... bash $0"
     printf '%s\n' "$want" >"$stamp"

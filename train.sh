@@ -18,7 +18,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 NAME=stories TEXT='' INSTRUCTIONS='' FORCE='' STAGE='' FLAGS=()
 while [ $# -gt 0 ]; do
     case $1 in
-        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' train.sh; exit 0 ;;
+        -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' train.sh; exit 0 ;;
         --force) FORCE=1 ;;
         --name | --text | --instructions)
             [ -n "${2:-}" ] || die "$1 needs a value; see bash train.sh --help"
@@ -39,15 +39,21 @@ for file in "$TEXT" "$INSTRUCTIONS"; do [ -z "$file" ] || [ -e "$file" ] || die 
 use_python
 install requirements.txt
 
+# The help of a stage's own flags is all that is asked for: nothing is prepared, and no run is moved aside.
+case $STAGE in bpe) script=(bpe/run.py train) ;; pretrain) script=(pretrain/model.py) ;; lora) script=(lora/train.py) ;; esac
+for word in "$@"; do
+    case $word in -h | --help) exec "$PYTHON" "${script[@]}" "$@" ;; esac
+done
+
 text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME base=data/models/$NAME
 instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/runs/lora/$NAME
 choices=data/choices/$NAME.jsonl
 
 # step STEP OUTPUT [INPUT...] -- COMMAND...: runs COMMAND, unless the same COMMAND has already made OUTPUT from the same
 # INPUT files, compared by content. The run folder of an interrupted COMMAND is kept for it to continue in;
-# that of another COMMAND (other settings, other inputs) is moved aside.
+# that of another COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
 step() {
-    local name=$1 output=$2 inputs=() stamp key
+    local name=$1 output=$2 inputs=() stamp key before aside='' status
     shift 2
     while [ "$1" != -- ]; do
         [ -e "$1" ] || die "$name: there is no $1; give --text FILE (for instructions: --instructions FILE)"
@@ -56,24 +62,34 @@ step() {
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256sum)
-    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$(cat "$stamp" 2>/dev/null)" = "done $key" ]; then
+    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256)
+    before=$(cat "$stamp" 2>/dev/null || true)
+    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$before" = "done $key" ]; then
         say "$name: up to date ($output)"
         return
     fi
-    if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$(cat "$stamp" 2>/dev/null)" != "started $key" ]; }; then
+    if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$before" != "started $key" ]; }; then
         ! in_use "$run_folder" || die "a job is running in $run_folder; wait for it, or stop it"
-        mv "$run_folder" "$run_folder.$(date +%Y%m%d-%H%M%S)"
+        aside=$run_folder.$(date +%Y%m%d-%H%M%S)
+        mv "$run_folder" "$aside"
     fi
     say "$name: ${*#"$PYTHON"}"
     printf 'started %s\n' "$key" >"$stamp"
-    "$@"
+    "$@" || {
+        status=$?
+        if [ "$status" = 2 ] && [ -n "$aside" ] && [ ! -e "$run_folder" ]; then
+            mv "$aside" "$run_folder"
+            printf '%s\n' "$before" >"$stamp"
+        fi
+        exit "$status"
+    }
     printf 'done %s\n' "$key" >"$stamp"
 }
 
-# in_use RUN_FOLDER: whether a job holds the lock that pretraining and fine-tuning take; not to be told without flock(1).
+# in_use RUN_FOLDER: whether a job holds the lock that pretraining and fine-tuning take (macOS has no flock(1)).
 in_use() {
-    [ -e "$1/.lock" ] && command -v flock >/dev/null && ! flock -n "$1/.lock" true
+    [ -e "$1/.lock" ] && ! "$PYTHON" -c 'import fcntl, sys
+fcntl.flock(open(sys.argv[1], "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$1/.lock" 2>/dev/null
 }
 
 # die_of STATUS LOG: ends like the command that wrote LOG did, with its last words.
@@ -155,6 +171,6 @@ case $STAGE in
     '') prepare; bpe; pretrain; lora ;;
     bpe) prepare; bpe ${FLAGS[@]+"${FLAGS[@]}"} ;;
     pretrain) prepare; bpe; pretrain ${FLAGS[@]+"${FLAGS[@]}"} ;;
-    lora) lora ${FLAGS[@]+"${FLAGS[@]}"} ;;
+    lora) [ -z "$TEXT$INSTRUCTIONS" ] || prepare; lora ${FLAGS[@]+"${FLAGS[@]}"} ;;
 esac
 "$PYTHON" data/summary.py "$NAME"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 # Called as `PYTHON script arguments...`: logs the call, then makes what the real script would leave behind.
-STAND_IN = """#!/usr/bin/env bash
+# `PYTHON -c ...` is for a real one.
+STAND_IN = f"""#!/usr/bin/env bash
+[ "$1" != -c ] || exec '{sys.executable}' "$@"
+"""
+STAND_IN += """
 printf '%s\\n' "$*" >>"$LOG"
 [ "$1" != "${SLOW_AT:-}" ] || sleep 60
 [ "$1" != "${FAIL_AT:-}" ] || exit "${FAIL_WITH:-7}"
@@ -262,6 +267,92 @@ def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
     assert done.calls == [f"{common} --records {tmp_path}/my.txt --replies {tmp_path}/out.jsonl --top_p 0.5"]
     done = clone("generate.sh", "--name=mine", "--replies=out.jsonl", "--replies", "/tmp/out.jsonl", cwd=clone.folder)
     assert done.calls == [f"{common} --replies {clone.folder}/out.jsonl --replies /tmp/out.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "script"), [("bpe", "bpe/run.py train"), ("pretrain", "pretrain/model.py"), ("lora", "lora/train.py")]
+)
+def test_the_help_of_a_stage_runs_nothing_else(clone, stage, script):
+    run = clone.folder / "data/runs/pretrain/stories"
+    run.mkdir(parents=True)
+    done = clone("train.sh", stage, "--preset", "x", "--help")
+    assert (done.returncode, done.calls) == (0, [f"{script} --preset x --help"])
+    assert [path.name for path in run.parent.iterdir()] == ["stories"], "no run is moved aside"
+
+
+@pytest.mark.parametrize("status", ["1", "2"])
+def test_a_refused_setting_does_not_cost_the_run_that_is_there(clone, status):
+    run = clone.folder / "data/runs/pretrain/stories"
+    assert clone("train.sh", "pretrain").returncode == 0
+    done = clone("train.sh", "pretrain", "--leaning_rate", "1", FAIL_AT="pretrain/model.py", FAIL_WITH=status)
+    assert done.returncode == int(status)
+    assert run.exists() == (status == "2")
+    assert scripts(clone("train.sh", "pretrain"))[0].startswith("data/summary.py" if status == "2" else "pretrain/")
+
+
+def test_instructions_can_come_when_the_base_is_there(clone, tmp_path):
+    for name in ("my.txt", "ask.json"):
+        (tmp_path / name).write_text("text")
+    assert clone("train.sh", "--name", "mine", "--text", "my.txt", "pretrain").returncode == 0
+    done = clone("train.sh", "--name", "mine", "--instructions", "ask.json", "lora")
+    assert f"data/prepare.py file {tmp_path}/ask.json --name mine --kind instructions" in done.calls
+    assert sum(call.startswith("lora/train.py") for call in done.calls) == 2
+
+
+def test_tools_that_macos_lacks_are_not_needed(clone, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    names = "bash env sed cat find mkdir mv date dirname basename tail getconf grep wc head cut sort"
+    for name in names.split():
+        (tools / name).symlink_to(shutil.which(name))
+    shasum = tools / "shasum"
+    shasum.write_text(f'#!/bin/bash\n[ "$*" = "-a 256" ] && exec {shutil.which("sha256sum") or "shasum -a 256"}\n')
+    shasum.chmod(0o755)
+    for _ in range(2):
+        done = clone("train.sh", PATH=str(tools))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert scripts(done) == ["data/summary.py stories"]
+    with (clone.folder / "data/runs/pretrain/stories/.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "a job is running" in clone("train.sh", "--force", "pretrain", PATH=str(tools)).stderr
+
+
+def test_help_is_cut_out_as_every_sed_understands(clone):
+    for script in ("train.sh", "generate.sh"):
+        assert f"bash {script}" in clone(script, "--help").stdout
+        text = (clone.folder / script).read_text()
+        assert not re.search(r"sed .*[^;\s]}'", text), "BSD's sed needs a ; before }"
+
+
+def test_cdpath_does_not_lead_astray(clone, tmp_path):
+    environment = os.environ | {"CDPATH": f".:{tmp_path}", "PYTHON": str(clone.stand_in), "LOG": str(tmp_path / "log")}
+    done = subprocess.run(["bash", f"{clone.folder.name}/train.sh", "--help"], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interpreter_is_looked_for_where_the_caller_is(clone, tmp_path):
+    done = clone("train.sh", "bpe", PYTHON=f"./{clone.stand_in.name}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_interrupted_installation_is_mended(clone, tmp_path):
+    """Ctrl-C while .venv was made leaves a Python without pip."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    python = venv / "bin" / "python"
+    python.write_text(f"""#!/usr/bin/env bash
+case "$*" in
+    "-c "*) echo '{venv}' ;;
+    "-m ensurepip"*) touch '{venv}/pip' ;;
+    "-m pip --version") [ -e '{venv}/pip' ] ;;
+    "-m pip install"*) [ -e '{venv}/pip' ] && echo installed >&2 ;;
+    *) exec '{clone.stand_in}' "$@" ;;
+esac
+""")
+    python.chmod(0o755)
+    done = clone("train.sh", "bpe", PYTHON="", VIRTUAL_ENV=str(venv))
+    assert (done.returncode, done.stderr) == (0, "installed\n")
 
 
 def test_an_interpreter_that_is_not_there_is_named(clone):
