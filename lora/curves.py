@@ -33,20 +33,23 @@ def read_metrics(run_folder):
     """The curves of one run: {"loss": (steps, values), "eval_loss": (steps, values)}.
 
     A run that was resumed may have logged a step twice; the later line counts. `null` stands for NaN.
-    Raises InputError where there is no metrics.jsonl or a line of it is not JSON.
+    A last line that is being written is left out. Raises InputError where there is no metrics.jsonl, or another line
+    of it is not JSON of a step.
     """
     path = Path(run_folder) / "metrics.jsonl"
     if not path.exists():
         raise InputError(f"{path} does not exist: is {run_folder} the folder of a fine-tuning run?")
     curves = {"loss": {}, "eval_loss": {}}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number} is not JSON: {error.msg}") from None
-        for name, points in curves.items():
-            if name in record:
-                points[record["step"]] = math.nan if record[name] is None else float(record[name])
+            step = int(record["step"])
+            for name in curves.keys() & record.keys():
+                curves[name][step] = math.nan if record[name] is None else float(record[name])
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            if number < len(lines):
+                raise InputError(f"{path}, line {number} is not JSON of a step: {error}") from None
     return {name: (sorted(points), [points[s] for s in sorted(points)]) for name, points in curves.items()}
 
 

@@ -27,6 +27,8 @@ def main(settings):
     if not settings.runs:
         raise InputError("name at least one run folder, e.g. data/runs/lora/stories-lora")
     out = Path(settings.out) if settings.out else Path(settings.runs[0]) / "learning_curve.png"
+    if out.is_dir():
+        raise InputError(f"--out {settings.out} is a folder; name the picture, e.g. {out / 'curves.png'}")
     if len(settings.runs) == 1:
         plot_run(settings.runs[0], out)
     else:
@@ -36,4 +38,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    run_command(main, tyro.cli(Settings, description=__doc__, use_underscores=True))
+    run_command(main, lambda: tyro.cli(Settings, description=__doc__, use_underscores=True))

@@ -70,6 +70,17 @@ def test_bad_runs_are_named(tmp_path):
     (run / "metrics.jsonl").write_text('{"step": 1}\n{"step"\n')
     with pytest.raises(InputError, match="line 2 is not JSON"):
         read_metrics(run)
+    for line in (b"3", b"[]", b"\xff", b'{"loss": 1.0}', b'{"step": 1, "loss": "x"}', b"[" * 100_000):
+        (run / "metrics.jsonl").write_bytes(line + b"\n")
+        with pytest.raises(InputError, match="line 1 is not JSON"):
+            read_metrics(run)
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    run = write_run(tmp_path / "run", [{"step": 1, "loss": 3.0}])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    assert read_metrics(run)["loss"] == ([1], [3.0])
 
 
 def test_what_counts_as_diverged():
@@ -123,3 +134,5 @@ def test_plot_command(tmp_path):
     assert (tmp_path / "a run" / "learning_curve.png").exists()
     done = subprocess.run([*command, "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: nothing/metrics.jsonl does not exist")
+    done = subprocess.run([*command, "a run", "--out", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: --out . is a folder")
