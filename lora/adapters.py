@@ -16,10 +16,10 @@ import hashlib
 import json
 import math
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import regex
 import torch
 from finetune_settings import InputError
 from safetensors import SafetensorError, safe_open
@@ -270,7 +270,7 @@ def read_config(path: Path) -> dict:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.parent}: no adapter here ({path.name} is missing)") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise InputError(
@@ -316,6 +316,9 @@ def load_adapter(folder, model) -> Adapter:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             names = check_header(path, config, shapes, layers)
             tensors = {key: file.get_tensor(key) for key in shapes}
+            for key, tensor in tensors.items():
+                if not torch.isfinite(tensor.float()).all():
+                    raise InputError(f"{path}: '{key}' holds NaN or infinite numbers; its training diverged")
     except FileNotFoundError:
         raise InputError(f"{folder}: {WEIGHTS} is missing") from None
     except SafetensorError as error:
@@ -379,8 +382,8 @@ def pattern_value(pattern: dict, name: str, default):
     """
     for key, value in pattern.items():
         try:
-            if re.match(rf"(.*\.)?({key})$", name):
+            if regex.match(rf"(.*\.)?({key})$", name, timeout=1):  # re would try a hostile one for years
                 return value
-        except re.error as error:
-            raise InputError(f"{CONFIG}: '{key}' is no regular expression ({error})") from None
+        except (regex.error, TimeoutError) as error:
+            raise InputError(f"{CONFIG}: '{key}' is no regular expression to use ({error})") from None
     return default

@@ -168,6 +168,7 @@ def change_config(folder, **values):
         ({"rank_pattern": {"c_attn": 7}}, "c_attn.*says 7"),
         ({"rank_pattern": [1]}, "rank_pattern"),
         ({"rank_pattern": {"c_(": 4}}, "no regular expression"),
+        ({"rank_pattern": {"(.|.)*[!?]": 4}}, "no regular expression to use .*timed out"),
         ({"alpha_pattern": {"c_attn": "x"}}, "alpha_pattern of 'c_attn' = 'x'"),
         ({"alpha_pattern": {"c_attn": None}}, "alpha_pattern of 'c_attn' = None"),
         ({"lora_dropout": "x"}, "lora_dropout = 'x'"),
@@ -206,6 +207,7 @@ KEY = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
         (lambda t: t.update({key.replace("h.0", "h.77"): t.pop(key) for key in list(t)}), "h.77"),
         (lambda t: t.update({"base_model.model.lm_head.weight": torch.zeros(2, 2)}), "lm_head"),
         (lambda t: t.clear(), "no tensors"),
+        (lambda t: t[KEY].fill_(float("nan")), "c_attn.*holds NaN"),
     ],
 )
 def test_hostile_tensors_are_refused(make_model, saved, change, message):
@@ -233,6 +235,13 @@ def test_hostile_tensors_are_refused(make_model, saved, change, message):
 def test_hostile_header_is_refused(make_model, saved, data):
     (saved / "adapter_model.safetensors").write_bytes(data)
     with pytest.raises(InputError, match="safetensors"):
+        load_adapter(saved, make_model("gpt2"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"peft_type": "LORA", "r": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_read_is_refused(make_model, saved, text):
+    (saved / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match="not valid JSON"):
         load_adapter(saved, make_model("gpt2"))
 
 
