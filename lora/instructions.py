@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 from finetune_settings import InputError
-from jinja2 import TemplateError
 
 END_OF_TEXT = "<|endoftext|>"
 SENTIMENT = (" negative", " positive")
@@ -72,7 +71,7 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
         try:
             prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
             whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
-        except TemplateError as error:
+        except Exception as error:  # a template is somebody's program, which may fail in any way
             raise InputError(f"the model's chat template fails: {error}; use --template seed or alpaca") from None
         if not whole.startswith(prompt):
             raise InputError(
@@ -98,7 +97,10 @@ def read_records(path) -> list[dict]:
         raise InputError(f"{path}: the file is empty")
     kind = path.name.removesuffix(".gz").rsplit(".", 1)[-1]
     if kind == "txt":
-        return [{"text": part.strip()} for part in text.split(END_OF_TEXT) if part.strip()]
+        documents = [{"text": part.strip()} for part in text.split(END_OF_TEXT) if part.strip()]
+        if not documents:
+            raise InputError(f"{path}: no document beside {END_OF_TEXT}")
+        return documents
     if kind == "jsonl":
         numbered = [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
         records = [(where, parse(line, f"{path}, {where}")) for where, line in numbered]
@@ -118,6 +120,8 @@ def parse(text: str, where):
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: not valid JSON (its line {error.lineno}: {error.msg})") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError(f"{where}: {error}") from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply for a record") from None
 
@@ -242,11 +246,10 @@ def encode_records(
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
     eos, chat = tokenizer.eos_token, template == "chat"
-    texts = [
-        record for record in records if "text" in record and "instruction" not in record and "prompt" not in record
-    ]
-    if texts and len(texts) < len(records):
-        raise InputError("records with text alone and with answers are mixed; put them in two files")
+    kinds = {next(keys[0] for keys in SCHEMAS if keys[0] in record) for record in records}
+    texts = "text" in kinds
+    if len(kinds) > 1 and (texts or not chat):  # a chat template asks instructions and prompts alike
+        raise InputError(f"records with {' and '.join(sorted(kinds))} are mixed; put them in two files")
     if texts and text_mode != "sentiment":
         documents = tokenize([record["text"] + eos for record in records], tokenizer, start=True)
         if text_mode == "blocks":
@@ -281,7 +284,7 @@ def encode_records(
     both = zip(prompts, answers, strict=True)
     if train_on_prompt:
         both = (([], [*prompt, *answer]) for prompt, answer in both)
-    return collect(both, max_length, keep_end_of_prompt=bool(texts))
+    return collect(both, max_length, keep_end_of_prompt=texts)
 
 
 def load_examples(

@@ -173,6 +173,8 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", '[{"instruction": "\\ud800", "output": "y"}]', "record 1: 'instruction' has half a character"),
         ("a.txt", " \n", "empty"),
+        ("a.txt", "<|endoftext|>\n<|endoftext|>\n", "no document"),
+        ("a.json", '[{"text": "x", "label": ' + "9" * 5000 + "}]", "4300 digits"),
     ],
 )
 def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
@@ -203,7 +205,19 @@ def test_mixed_schemas_and_missing_end_token_are_refused(tokenizer):
 
     with pytest.raises(InputError, match="mixed"):
         encode_records([{"text": "x"}, RECORD], tokenizer)
+    with pytest.raises(InputError, match="instruction and prompt are mixed"):
+        encode_records([{"prompt": "x", "completion": "y"}, RECORD], tokenizer)
     other = copy.deepcopy(tokenizer)
     other.eos_token = None
     with pytest.raises(InputError, match="end token"):
         encode_records([RECORD], other)
+
+
+@pytest.mark.parametrize("template", ["{{ 1 / 0 }}", "{{ messages + 1 }}", {"tool_use": "x"}])
+def test_a_chat_template_that_fails_is_named(tokenizer, template):
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    with pytest.raises(InputError, match="chat template fails"):
+        encode_records([RECORD], other, template="chat")
