@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adapters import adapter_of, install_adapter, save_adapter, write_atomically
 from finetune_model import load_base
-from finetune_settings import TEMPLATES, InputError, Settings, shareable
+from finetune_settings import TEMPLATES, InputError, Settings, run_folder, shareable
 from packed_attention import own_attention
 
 from lora import convert_lora_to_linear_layer, merge_lora
@@ -20,12 +20,18 @@ def check_places(s: Settings):
     """Refuses, before anything is trained, an output that would take the place of something else."""
     if s.adapter_out and Path(s.adapter_out).exists() and not Path(s.adapter_out).is_dir():
         raise InputError(f"--adapter_out {s.adapter_out} is a file; give a folder")
+    if s.adapter_out and Path(s.adapter_out, "config.json").exists():  # transformers would load both at once
+        raise InputError(f"--adapter_out {s.adapter_out} holds a model; give another folder")
     if not s.model_out:
         return
     place = Path(s.model_out).resolve()
-    if place == Path(s.model_name_or_path).resolve():
-        raise InputError(f"--model_out {s.model_out} is the base model itself; give another folder")
-    if place.exists() and not (place / TEMPLATE).exists() and not (place.is_dir() and not any(place.iterdir())):
+    others = {"the base model": s.model_name_or_path, "--adapter_out": s.adapter_out, "the run": run_folder(s, "")}
+    for name, other in others.items():  # a new model replaces its folder, with all that is in it
+        if other and Path(other).resolve().is_relative_to(place):
+            raise InputError(f"--model_out {s.model_out} is the folder of {name} itself, or around it; give another")
+    names = {path.name for path in place.iterdir()} if place.is_dir() else set()
+    ours = {"config.json", TEMPLATE} <= names and not any(path.is_dir() for path in place.iterdir())
+    if place.exists() and not ours and not (place.is_dir() and not names):
         raise InputError(f"--model_out {s.model_out} holds something else than a model of lora/train.py; give another")
 
 
@@ -56,7 +62,7 @@ def load_template(folder) -> str | None:
         return None
     try:
         template = json.loads(path.read_text(encoding="utf-8"))["template"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         template = None
     if template not in TEMPLATES:
         raise InputError(f"{path}: names no template; expected {{\"template\": one of {', '.join(TEMPLATES)}}}")

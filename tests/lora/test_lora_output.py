@@ -1,0 +1,41 @@
+"""What finetune_output.py refuses to write over."""
+
+from pathlib import Path
+
+import pytest
+from finetune_output import check_places, save_template
+from finetune_settings import InputError, Settings
+
+
+def folder(path: Path, *names) -> str:
+    """A folder with empty files of these names and the template that every result has."""
+    path.mkdir()
+    for name in names:
+        (path / name).touch()
+    save_template(path, "seed")
+    return str(path)
+
+
+def test_a_model_replaces_nothing_but_a_model(tmp_path):
+    adapter = folder(tmp_path / "adapter", "adapter_config.json")
+    with pytest.raises(InputError, match="holds something else"):
+        check_places(Settings(model_out=adapter))
+    model = folder(tmp_path / "model", "config.json", "model.safetensors")
+    check_places(Settings(model_out=model))
+    folder(tmp_path / "model" / "notes")
+    with pytest.raises(InputError, match="holds something else"):
+        check_places(Settings(model_out=model))
+
+
+def test_results_that_would_replace_each_other_are_refused(tmp_path):
+    out = str(tmp_path / "out")
+    for flags in ({"adapter_out": out}, {"adapter_out": f"{out}/adapter"}, {"output_dir_name": out},
+                  {"output_dir_name": f"{out}/run"}):
+        with pytest.raises(InputError, match="itself, or around it"):
+            check_places(Settings(model_out=out, **flags))
+    check_places(Settings(model_out=out, adapter_out=str(tmp_path / "other"), output_dir_name=str(tmp_path / "run")))
+
+
+def test_an_adapter_is_not_put_into_a_model(tmp_path):
+    with pytest.raises(InputError, match="holds a model"):
+        check_places(Settings(adapter_out=folder(tmp_path / "model", "config.json")))
