@@ -341,5 +341,5 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    run_command(
-        main, tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))
+    options = {"description": __doc__, "config": (tyro.conf.AvoidSubcommands,), "use_underscores": True}
+    run_command(main, lambda: tyro.cli(Settings, **options))

@@ -7,6 +7,7 @@ Legend: B rows still in the batch, T positions, V vocabulary.
 """
 
 import torch
+from instructions import render, tokenize
 from tqdm import tqdm
 
 
@@ -18,11 +19,16 @@ class PromptTooLongError(ValueError):
         self.index = index
 
 
-def end_tokens(model, tokenizer):
-    """Ids that end a reply: the tokenizer's end-of-text, and those of the model's generation settings."""
+def end_tokens(model, tokenizer, template=""):
+    """Ids that end a reply: the tokenizer's end-of-text, those of the model's generation settings, and the token that
+    closes an answer in the chat template, which a base model's settings need not name.
+    """
     ends = model.generation_config.eos_token_id
-    ends = ends if isinstance(ends, list) else [ends]
-    return {e for e in [*ends, tokenizer.eos_token_id] if e is not None}
+    ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
+    if template == "chat":
+        _, answer = render(template, "x", "", "x", tokenizer)
+        ends += set(tokenize([answer], tokenizer, start=False)[0][-1:]) & set(tokenizer.all_special_ids)
+    return {e for e in ends if e is not None}
 
 
 def next_tokens(logits, temperature, top_p, uniform):
@@ -32,7 +38,7 @@ def next_tokens(logits, temperature, top_p, uniform):
     is kept (nucleus sampling, Holtzman et al. 2020), and `uniform` picks from it by the inverse of its cumulative sum:
     the same number for every row and model, so that replies differ through the models and not through their luck.
     """
-    if temperature == 0:
+    if temperature < 1e-6:  # 0, or so near to it that the division would overflow
         return logits.argmax(-1)
     probabilities, ids = torch.softmax(logits.float() / temperature, -1).sort(-1, descending=True)  # (B, V)
     cumulative = probabilities.cumsum(-1)
@@ -53,7 +59,7 @@ def complete(model, prompts, ends, max_new_tokens, temperature=0.0, top_p=1.0, s
     for index, prompt in enumerate(prompts):
         if len(prompt) >= context:
             raise PromptTooLongError(index, len(prompt), context)
-    luck = torch.rand(max_new_tokens, generator=torch.Generator().manual_seed(seed)).tolist()
+    luck = torch.rand(min(max_new_tokens, context), generator=torch.Generator().manual_seed(seed)).tolist()
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     replies = [[] for _ in prompts]
     progress = tqdm(total=len(prompts), desc=label, unit="reply", disable=None if label else True, mininterval=0.5)

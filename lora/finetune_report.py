@@ -113,7 +113,8 @@ def answers(s: Settings, model, tokenizer, data) -> str:
     prompts = [ids[-room:] for ids in tokenize_prompts(texts, tokenizer, data.template)]
     model.eval()
     with own_attention(model):
-        replies = complete(model, prompts, end_tokens(model, tokenizer), s.response_tokens, 0.7, 0.92, s.seed)
+        ends = end_tokens(model, tokenizer, data.template)
+        replies = complete(model, prompts, ends, s.response_tokens, 0.7, 0.92, s.seed)
     model.train()
     parts = []
     for (instruction, extra, reference), reply in zip(asked, replies, strict=True):

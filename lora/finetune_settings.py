@@ -1,6 +1,7 @@
 """The settings of lora/train.py, with the seed's names and defaults, and what can be said about them without torch."""
 
 import math
+import os
 import re
 import sys
 from dataclasses import dataclass, fields
@@ -187,13 +188,23 @@ def shareable(path: str) -> str:
     return Path(path).name
 
 
-def run_command(main, settings):
-    """main(settings) as a command: exits 130 when interrupted, 2 with one line for a mistake."""
+def run_command(main, read):
+    """main(read()) as a command.
+
+    Exits 130 when interrupted, 2 with one line for a mistake, 141, as a shell has it, when the reader of the output has
+    left (`--help | head`).
+    """
     try:
-        main(settings)
+        try:
+            main(read())
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        sys.exit(141)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

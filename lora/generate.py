@@ -12,7 +12,6 @@ elsewhere they follow each other. With --records every model answers every recor
 """
 
 import json
-import os
 import shutil
 import sys
 from contextlib import closing, suppress
@@ -75,7 +74,7 @@ class Settings:
     limit: int = 0
     """answer the first so many records; 0: all"""
     max_length: int = 0
-    """longest prompt in tokens, longer ones lose their beginning; 0: the model's context"""
+    """longest prompt in tokens, longer ones lose their beginning; 0: as long as the model's context has room"""
     batch_size: int = 64
     """replies made at once"""
     device: str = "auto"
@@ -116,7 +115,7 @@ class Panel:
         self.names = ["base", *names]
         folders = (settings.base, *settings.full, *settings.adapters)
         self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))
-        self.ends = end_tokens(self.base, self.tokenizer)
+        self.ends = {name: end_tokens(self.base, self.tokenizer, self.templates[name]) for name in self.names}
 
     def models(self):
         """Yields (name, model), one after another; an adapter is on the base until the next model is asked for.
@@ -148,6 +147,10 @@ class Panel:
             text, template = record["prompt"], "raw"  # as it is, as in training
         else:
             text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"the prompt is not UTF-8 at character {error.start + 1}") from None
         return tokenize_prompts([text], self.tokenizer, template)[0][-self.settings.max_length :]
 
     def answer(self, records, temperature, seed, progress=False):
@@ -158,8 +161,10 @@ class Panel:
         with closing(self.models()) as models:
             for name, model in models:
                 prompts = [self.prompt_ids(record, self.templates[name]) for record in records]
+                if [] in prompts:
+                    raise InputError(f"record {prompts.index([]) + 1}: its prompt is empty; give it some text")
                 try:
-                    ids = complete(model, prompts, self.ends, s.max_new_tokens, temperature, s.top_p, seed,
+                    ids = complete(model, prompts, self.ends[name], s.max_new_tokens, temperature, s.top_p, seed,
                                    s.batch_size, label=name if progress else None)
                 except PromptTooLongError as error:
                     raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
@@ -229,7 +234,7 @@ def chosen_prompts(settings):
     path = Path(settings.prompts)
     if not path.exists():
         raise InputError(f"--prompts {settings.prompts}: neither stories nor seed nor a file")
-    if path.suffix in (".json", ".jsonl"):
+    if path.name.removesuffix(".gz").endswith((".json", ".jsonl")):
         return instruction_records(path)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
@@ -281,6 +286,9 @@ def converse(panel):
         except EOFError:
             print()
             return
+        except UnicodeDecodeError:
+            print("error: that was not UTF-8")
+            continue
         if not prompt:
             return
         try:
@@ -291,19 +299,15 @@ def converse(panel):
 
 def write_replies(panel, settings):
     """Every model's greedy reply to every record, as JSONL in the file --replies (whole or not at all)."""
+    from adapters import write_atomically
+
     records = instruction_records(settings.records)[: settings.limit or None]
     replies = panel.answer(records, temperature=0.0, seed=settings.seed, progress=True)
     path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "check")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        for name, texts in replies.items():
-            for record, reply in zip(records, texts, strict=True):
-                line = {"model": name, **{key: record[key] for key in kept if key in record}, "reply": reply}
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    lines = [{"model": name, **{key: record[key] for key in kept if key in record}, "reply": reply}
+             for name, texts in replies.items() for record, reply in zip(records, texts, strict=True)]
+    write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     print(f"{len(replies)} models x {len(records):,} replies in {path}")
 
 
@@ -337,13 +341,17 @@ def serve(panel):
 
 def main(settings):
     """Checks the settings, loads the models, answers."""
-    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1), ("limit", 0), ("max_length", 0)):
-        if getattr(settings, name) < low:
-            raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least {low}")
+    for name, low in (("max_new_tokens", 1), ("temperature", 0), ("batch_size", 1), ("limit", 0), ("max_length", 0),
+                      ("seed", 0)):
+        if not low <= getattr(settings, name) < 2**63:
+            raise InputError(f"--{name} is {getattr(settings, name)}; it must be a number from {low} on, below 2^63")
     if not 0 < settings.top_p <= 1:
         raise InputError(f"--top_p is {settings.top_p}; it must be above 0 and at most 1")
     if bool(settings.records) != bool(settings.replies):
         raise InputError("--records and --replies belong together: the file to answer and the file to write")
+    if settings.replies and (Path(settings.replies).is_dir()
+                             or Path(settings.replies).resolve() == Path(settings.records).resolve()):
+        raise InputError(f"--replies {settings.replies} is a folder, or the records themselves; name another file")
     if settings.input and not settings.prompt:
         raise InputError("--input belongs to --prompt")
     if settings.records and not Path(settings.records).exists():
@@ -367,5 +375,5 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    run_command(
-        main, tyro.cli(Settings, description=__doc__, config=(tyro.conf.AvoidSubcommands,), use_underscores=True))
+    options = {"description": __doc__, "config": (tyro.conf.AvoidSubcommands,), "use_underscores": True}
+    run_command(main, lambda: tyro.cli(Settings, **options))

@@ -230,11 +230,27 @@ def test_a_prompt_that_only_an_adapter_refuses_leaves_the_plain_base(folder, tmp
     (["--records", "r.json", "--replies", "o"], "r.json does not exist"),
     (["--input", "x"], "--input belongs to --prompt"),
     (["--prompts", "nowhere"], "--prompts nowhere"),
+    (["--temperature", "nan"], "--temperature is nan"),
+    (["--seed", str(2**64)], "--seed is 1844"),
+    (["--records", "r.json", "--replies", "."], "--replies . is a folder"),
+    (["--records", "r.json", "--replies", "./r.json"], "or the records themselves"),
 ])
 def test_bad_usage_is_one_line_and_status_2(folder, flags, said):
     done = run(folder, *([] if "--base" in flags else ["--base", folder / "base"]), *flags)
     assert done.returncode == 2
     assert said in done.stderr and done.stderr.startswith("error: ") and done.stderr.count("\n") <= 2
+
+
+@pytest.mark.parametrize(("prompt", "said"), [("", "record 1: its prompt is empty"), ("a\udcff", "character 2")])
+def test_prompts_that_give_no_tokens_are_refused(folder, prompt, said):
+    with pytest.raises(InputError, match=said):
+        generate.main(generate.Settings(base=str(folder / "base"), prompt=(prompt,), template="raw"))
+
+
+def test_a_reader_that_leaves_is_no_mistake():
+    command = f'"{sys.executable}" "{GENERATE}" --help | head -n 1; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) in ((141, ""), (0, "")), "0: all of it went into the pipe before"
 
 
 def test_web_page_without_gradio_says_what_to_install(folder):

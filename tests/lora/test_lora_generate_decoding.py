@@ -1,5 +1,7 @@
 """Batched decoding against transformers' own generate, and the rules of sampling."""
 
+import copy
+
 import pytest
 import torch
 from decoding import PromptTooLongError, complete, end_tokens, next_tokens
@@ -106,3 +108,24 @@ def test_end_tokens_joins_tokenizer_and_generation_settings():
     assert end_tokens(model, Tokenizer()) == {4, 5, 7}
     model.generation_config.eos_token_id = None
     assert end_tokens(model, Tokenizer()) == {7}
+
+
+def test_the_token_that_closes_an_answer_in_the_chat_template_ends_a_reply(tokenizer):
+    chat = copy.deepcopy(tokenizer)
+    chat.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+    chat.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}" \
+                         "{% if add_generation_prompt %}assistant: {% endif %}"
+    model = tiny("llama")  # its settings name <|endoftext|> alone, as those of base models do
+    assert end_tokens(model, chat, "chat") == {END, chat.convert_tokens_to_ids("<|im_end|>")}
+    assert end_tokens(model, chat, "seed") == {END}
+
+
+def test_a_tiny_temperature_takes_the_most_probable_token():
+    logits = torch.tensor([[1.0, 2.0, -1.0], [3.0, 2.0, -30.0]])
+    for temperature in (1e-300, 1e-45, 1e-7, 1e-5):
+        assert next_tokens(logits, temperature, 1.0, 0.9).tolist() == [1, 0]
+
+
+def test_more_tokens_than_the_context_has_take_no_memory():
+    model = tiny("llama")
+    assert complete(model, [[1] * 60], set(), 10**13, 0.7) == complete(model, [[1] * 60], set(), 50, 0.7)
