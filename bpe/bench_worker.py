@@ -210,6 +210,8 @@ def compile_cold(task: dict) -> dict:
 
 def main() -> None:
     """Run the task given as JSON and print its numbers."""
+    if not sys.platform.startswith("linux") or len(sys.argv) != 2:
+        sys.exit(f"error: Linux only, and one task as JSON; see the head of {__file__}")
     task = json.loads(sys.argv[1])
     numbers = globals()[task["work"]](task)
     # not ru_maxrss, which counts what the process was before it became this one, and that is the large parent

@@ -111,7 +111,7 @@ def run(settings: Bench) -> None:
     if unknown:
         raise InputError(f"--only {min(unknown)}: the parts are {', '.join(PARTS)}")
     if not shutil.which("taskset"):
-        raise InputError("taskset is needed to pin processes to cores (package util-linux)")
+        raise InputError("bench runs on Linux only: taskset (package util-linux) pins its processes to cores")
     results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=settings.out.parent) as scratch:

@@ -12,6 +12,7 @@ import text_files
 import token_display
 import tokenizer_folder
 import tyro
+from folder_swap import replacing_file
 from token_display import Tokenized
 from vocabulary import InputError
 
@@ -48,7 +49,7 @@ class Show:
     tokenizer: tuple[str, ...] = ("gpt2",)  # gpt2, folders, or files such as a tokenizer.json
     html: Path | None = None  # page to write, instead of showing the tokens here
     ids: bool = False  # print the ids as well
-    limit: int = 20_000  # bytes of each text that are shown
+    limit: int = 20_000  # bytes of each file that are shown
     pattern: str | None = None  # as for compare
     special_tokens: tuple[str, ...] = ()  # as for compare
 
@@ -58,20 +59,23 @@ def run(settings: Compare | Show) -> None:
     show = isinstance(settings, Show)
     if not show and settings.tokens < 0:
         raise InputError(f"--tokens {settings.tokens}: must be at least 0")
+    if show and settings.limit < 1:
+        raise InputError(f"--limit {settings.limit}: must be at least 1")
     names = settings.tokenizer if show else settings.tokenizers
+    inputs = [*settings.files, *map(Path, names)]
     texts = _texts(settings.files, settings.text, settings.limit if show else None)
     results = tokenized(texts, names, settings.pattern, settings.special_tokens)
     if settings.html:
-        settings.html.parent.mkdir(parents=True, exist_ok=True)
-        settings.html.write_text(token_display.page(results), encoding="utf-8")
+        with replacing_file(settings.html, inputs) as beside:
+            beside.write_text(token_display.page(results), encoding="utf-8", errors="backslashreplace")
     if show and settings.html:
         print(f"wrote {settings.html}")
         return
     if not show and settings.json:
         numbers = {name: {result.tokenizer: {"bytes": len(result.text), "tokens": len(result.ids)} for result in row}
                    for name, row in results.items()}
-        settings.json.parent.mkdir(parents=True, exist_ok=True)
-        settings.json.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        with replacing_file(settings.json, [*inputs, *([settings.html] if settings.html else [])]) as beside:
+            beside.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
     colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for name, row in results.items():
         print(f"## {name}\n")
@@ -100,7 +104,9 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
     for path in files or PARAGRAPHS:
         reading = text_files.Reading()
         blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
-        texts[str(path)] = next(blocks, b"") if limit else b"".join(blocks)
+        texts[str(path)] = text = next(blocks, b"") if limit else b"".join(blocks)
+        if limit and len(text) > limit - 4:  # a character may have come in between
+            print(f"{path}: its first {len(text):,} bytes; --limit shows more", file=sys.stderr)
     names = _distinct(texts, lambda path: Path(path).name)
     return {names[path]: content for path, content in texts.items()}
 

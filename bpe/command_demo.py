@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -45,6 +46,10 @@ def run(settings: Demo) -> None:
     least = 256 + 1
     if settings.vocab_size < least:
         raise InputError(f"--vocab_size {settings.vocab_size}: 256 bytes + {END_OF_TEXT} need {least}; give more")
+    if settings.timing_bytes < 1:
+        raise InputError(f"--timing_bytes {settings.timing_bytes}: must be at least 1")
+    if settings.timing_vocab_size < 256:
+        raise InputError(f"--timing_vocab_size {settings.timing_vocab_size}: the bytes alone are 256; give more")
     text = b"".join(text_files.blocks(path, text_files.Reading()))
     if not text:
         raise InputError(f"{path}: is empty; give a --text to learn from")
@@ -93,7 +98,7 @@ def _compare(settings: Demo) -> list[dict]:
     for name, row in results.items():
         print(f"## {name}\n\n{token_display.table(row)}\n")
         for result in row:
-            colour = sys.stdout.isatty()
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             print(f"{result.tokenizer}: {token_display.terminal(result, colour)}\n")
             rows.append({
                 "text": name, "tokenizer": result.tokenizer, "bytes": len(result.text), "tokens": len(result.ids),

@@ -7,13 +7,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import formats
 import text_files
 import token_shards
 import tokenizer_folder
 import tyro
+from folder_swap import replacing_file
+from pattern import portable
 from text_files import END_OF_TEXT
 from vocabulary import InputError, Vocabulary
 
@@ -73,6 +75,18 @@ def run(settings: Encode | Decode) -> None:
         raise
 
 
+def _vocabulary(settings: Encode | Decode) -> Vocabulary:
+    """The tokenizer's; InputError for flags that its file contradicts."""
+    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    if settings.pattern and portable(settings.pattern) != vocabulary.pattern:
+        raise InputError(f"--pattern {settings.pattern!r}: {settings.tokenizer} splits by {vocabulary.pattern!r}")
+    for text in settings.special_tokens:
+        if text not in vocabulary.special_tokens:
+            known = ", ".join(vocabulary.special_tokens) or "none"
+            raise InputError(f"--special_tokens {text!r}: {settings.tokenizer} has the special tokens: {known}")
+    return vocabulary
+
+
 def _encode(settings: Encode) -> None:
     if (settings.text is None) == (not settings.files):
         raise InputError("give either files (- for standard input) or --text to encode")
@@ -82,7 +96,7 @@ def _encode(settings: Encode) -> None:
         raise InputError(f"--threads {settings.threads}: must be at least 1, or 0 for all cores")
     if settings.shard_tokens < 1:
         raise InputError(f"--shard_tokens {settings.shard_tokens}: must be at least 1")
-    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    vocabulary = _vocabulary(settings)
     unknown = [text for text in settings.allowed_special if text not in (*vocabulary.special_tokens, "all")]
     if unknown:
         known = ", ".join(vocabulary.special_tokens) or "none"
@@ -111,17 +125,12 @@ def _encode(settings: Encode) -> None:
 
     paths = settings.files or (None,)
     if settings.out:
-        partial = settings.out.with_name(f".{settings.out.name}.tmp")
-        settings.out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = token_shards.TokenFile(partial, token_shards.id_type(vocabulary))
+        with replacing_file(settings.out, settings.files) as beside:
+            file = token_shards.TokenFile(beside, token_shards.id_type(vocabulary))
             for path in paths:
                 for ids in ids_of(path):
                     file.append(ids)
             file.close()
-            os.replace(partial, settings.out)
-        finally:
-            partial.unlink(missing_ok=True)
         print(f"wrote {file.tokens:,} ids ({file.dtype}) to {settings.out}")
     else:
         for path in paths:
@@ -152,9 +161,9 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
                     bar.update(len(block))
                     yield block
 
-            return tokenizer.encode_stream(
-                counted(), allowed_special={settings.end_of_text}, disallowed_special=() if settings.ordinary else "all"
-            )
+            allowed = "all" if "all" in settings.allowed_special else {*settings.allowed_special, settings.end_of_text}
+            disallowed = () if settings.ordinary else "all"
+            return tokenizer.encode_stream(counted(), allowed_special=allowed, disallowed_special=disallowed)
 
         written = token_shards.write(
             settings.out, splits, encode, vocabulary, _described(settings, vocabulary), settings.end_of_text,
@@ -186,24 +195,20 @@ def _described(settings: Encode, vocabulary: Vocabulary) -> dict[str, str]:
 def _decode(settings: Decode) -> None:
     import numpy as np
 
-    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    vocabulary = _vocabulary(settings)
     if not settings.ids and sys.stdin.isatty():
         raise InputError("give ids, or .npy files of ids, to decode")
     if not settings.ids or settings.ids == ("-",):
         parts = [_numbers(sys.stdin.read().split(), "standard input")]
-    elif settings.ids[0].endswith(".npy"):
+    elif all(name.endswith(".npy") for name in settings.ids):
         parts = [_array(Path(name)) for name in settings.ids]
     else:
         parts = [_numbers(list(settings.ids), "argument")]
     from encoder import Tokenizer
 
     tokenizer = Tokenizer(vocabulary)
-    out = sys.stdout.buffer
-    partial = settings.out and settings.out.with_name(f".{settings.out.name}.tmp")
-    try:
-        if partial:
-            settings.out.parent.mkdir(parents=True, exist_ok=True)
-            out = open(partial, "wb")  # noqa: SIM115 (standard output is not to be closed)
+
+    def write(out: BinaryIO) -> None:
         for array in parts:
             for start in range(0, len(array), 1 << 22):
                 ids = np.asarray(array[start : start + (1 << 22)], np.int64)
@@ -213,13 +218,12 @@ def _decode(settings: Decode) -> None:
                     place = f"{start + outside[0]:,}"
                     raise InputError(f"id {bad} at position {place}: the vocabulary has {len(vocabulary):,} tokens")
                 out.write(tokenizer.decode_bytes(ids))
-        out.flush()
-        if partial:
-            out.close()
-            os.replace(partial, settings.out)
-    finally:
-        if partial:
-            partial.unlink(missing_ok=True)
+
+    if settings.out:
+        with replacing_file(settings.out, map(Path, settings.ids)) as beside, open(beside, "wb") as file:
+            write(file)
+    else:
+        write(sys.stdout.buffer)
 
 
 def _numbers(words: list[str], place: str):
@@ -227,7 +231,8 @@ def _numbers(words: list[str], place: str):
 
     for position, word in enumerate(words):
         if not word.isascii() or not word.isdecimal() or len(word) > 9:
-            raise InputError(f"{place} {position + 1}, {word!r}: neither a whole number nor a .npy file of ids")
+            what = "files of ids and ids do not mix" if word.endswith(".npy") else "not an id, nor a .npy file of ids"
+            raise InputError(f"{place} {position + 1}, {word!r}: {what}")
     return np.array(words, np.int64)
 
 
@@ -237,7 +242,9 @@ def _array(path: Path):
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError):
-        raise InputError(f"{path}: not a .npy file of numbers, or damaged") from None
+        array = None
+    if not isinstance(array, np.ndarray):  # an .npz under a wrong name is something else again
+        raise InputError(f"{path}: not a .npy file of numbers, or damaged")
     if array.ndim != 1 or array.dtype.kind not in "ui":
         raise InputError(f"{path}: holds {array.ndim}-d {array.dtype}; ids are a 1-d array of integers")
     return array

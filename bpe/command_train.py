@@ -64,7 +64,6 @@ def run(settings: Train) -> None:
         specials = tuple(known.special_tokens) if known else settings.special_tokens
         counts, kept = _counted(settings, pattern, specials)
     if settings.save_counts:
-        settings.save_counts.parent.mkdir(parents=True, exist_ok=True)
         counts.save(settings.save_counts)
         print(f"saved the counts of {_n(len(counts), 'distinct piece')} in {settings.save_counts}")
     if settings.out is None:
@@ -201,7 +200,6 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
     if not len(counts) and not settings.shard:
         raise InputError(f"{', '.join(map(str, settings.files))}: no text to learn from")
     if kept and seconds > KEEP_COUNTS_AFTER:
-        kept.parent.mkdir(parents=True, exist_ok=True)
         counts.save(kept)
         return counts, kept
     return counts, None

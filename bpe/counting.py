@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from bit_masks import PADDING
+from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
 from vocabulary import InputError
@@ -56,26 +57,18 @@ class Counts:
 
     def save(self, path: str | Path) -> None:
         """Write an .npz: the same counts make the same bytes."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
         texts = [self.pattern, *self.special_tokens]
         encoded = [np.frombuffer(to_bytes(text), np.uint8) for text in texts]
-        try:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    format=np.array([1, *self.shard, self.replaced]),
-                    texts=np.concatenate(encoded),
-                    text_sizes=np.array([len(text) for text in encoded]),
-                    data=self.data[: len(self.data) - PADDING],
-                    sizes=np.diff(self.ends, prepend=0).astype(np.uint32),
-                    counts=self.counts,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing_file(Path(path)) as beside, open(beside, "wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array([1, *self.shard, self.replaced]),
+                texts=np.concatenate(encoded),
+                text_sizes=np.array([len(text) for text in encoded]),
+                data=self.data[: len(self.data) - PADDING],
+                sizes=np.diff(self.ends, prepend=0).astype(np.uint32),
+                counts=self.counts,
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> "Counts":

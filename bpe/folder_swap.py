@@ -1,4 +1,4 @@
-"""Replace a folder as a whole: whoever looks, and whenever the writer is killed, sees the old one or the new one."""
+"""Replace a folder or a file as a whole: whoever looks, whenever the writer is killed, sees the old or the new one."""
 
 import contextlib
 import ctypes
@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from vocabulary import InputError
@@ -23,6 +23,8 @@ def replacing(folder: Path, is_ours: Callable[[str], bool], last: str) -> Iterat
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
+    if folder.exists() and not os.access(folder, os.W_OK):  # it could be exchanged, but not taken away then
+        raise InputError(f"{folder}: is read-only; make it writable, or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}.tmp"
     with _only_writer(folder):
@@ -49,6 +51,28 @@ def replacing(folder: Path, is_ours: Callable[[str], bool], last: str) -> Iterat
                 _keep_others(beside, folder, is_ours)
 
 
+@contextlib.contextmanager
+def replacing_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+    """Hands out the name of a file beside `path`; when the block ends without error it takes the place of `path`.
+
+    InputError for a device, pipe or folder, for one of the `inputs`, and while another process writes it.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is no file that could be replaced; choose another name")
+    if path.resolve() in (other.resolve() for other in inputs):
+        raise InputError(f"{path}: is one of the inputs; choose another file to write")
+    path = path.resolve()  # not the link, but what it leads to
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.tmp")
+    with _only_writer(path):
+        try:
+            yield beside
+            fsync(beside)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
 def fsync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -59,9 +83,9 @@ def fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """InputError if another process is here for the same folder. One that is killed leaves a file, but no lock."""
-    path = folder.parent / f".{folder.name}.lock"
+def _only_writer(output: Path) -> Iterator[None]:
+    """InputError if another process is here for the same output. One that is killed leaves a file, but no lock."""
+    path = output.parent / f".{output.name}.lock"
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -69,7 +93,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError):
             locked = False
         if not locked:
-            raise InputError(f"{folder}: another run is writing this folder; wait for it, or choose another one")
+            raise InputError(f"{output}: another run is writing it just now; wait for it, or choose another one")
         try:
             yield
         finally:

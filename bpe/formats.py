@@ -266,6 +266,8 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
         if token in ids:
             raise InputError(f"line {number}: {token!r} is there twice")
         ids[token] = _token_id(int(rank) if rank.isdecimal() else rank, f"line {number}: rank")
+    if len(set(special_tokens)) < len(special_tokens):
+        raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
     size = len(ids) + len(special_tokens)
     token_bytes: list[bytes | None] = [None] * size
     for token, n in ids.items():
@@ -280,7 +282,7 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     free = [n for n in range(size) if token_bytes[n] is None]
     specials = dict(zip(special_tokens, free, strict=True))
     for name, n in specials.items():
-        token_bytes[n] = name.encode()
+        token_bytes[n] = name.encode("utf-8", "surrogatepass")
     merges, merged_ids = [], []
     for token, n in sorted(ids.items(), key=lambda item: item[1]):
         cuts = [i for i in range(1, len(token)) if token[:i] in ids and token[i:] in ids]

@@ -10,7 +10,7 @@ import re
 
 from formats import NAMED_REGEXES
 from split import PATTERN_OF, compile_pattern
-from vocabulary import InputError
+from vocabulary import PATTERNS, InputError
 
 # GPT-2's and GPT-4's as tiktoken spells them, and as our files do: they have scanners, a hundred times faster
 NAMES = NAMED_REGEXES | {regex: name for name, regex in PATTERN_OF.items()}
@@ -27,10 +27,12 @@ def portable(pattern: str | None) -> str | None:
     `x{1,3}+` is possessive for `regex` and tiktoken, but to Oniguruma it is `x{1,3}` again and again.
     InputError where no such expression is easily made, and for what is no regular expression.
     """
-    if pattern is None or pattern in PATTERN_OF:
+    if pattern is None or pattern in PATTERNS:
         return pattern
     if pattern in NAMES:
         return NAMES[pattern]
+    if re.fullmatch(r"[\w-]+", pattern):
+        raise InputError(f"pattern: {pattern!r} is none of gpt2, gpt4 and none, and no expression that cuts text")
     compile_pattern(pattern)
 
     def rewritten(match: re.Match) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import tokenizer_folder
 from command_compare import SAMPLE
+from run import orderly
 from text_files import END_OF_TEXT
 from token_display import Tokenized
 from vocabulary import InputError
@@ -269,4 +270,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with orderly():
+        main()

@@ -5,9 +5,11 @@ Without a command: train on a default text, verify the round trip, compare with 
 python bpe/run.py COMMAND --help says what each command takes.
 """
 
+import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Annotated
 
 from vocabulary import InputError
@@ -35,13 +37,17 @@ def parsed():
     return tyro.cli(command, default=Demo(), description=__doc__, use_underscores=True)
 
 
-def main() -> None:
-    """Run the command; a user's mistake is one line on standard error and status 2."""
+@contextlib.contextmanager
+def orderly() -> Iterator[None]:
+    """How every command begins and ends: a user's mistake is one line on standard error and status 2."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller; else the next file that is opened would take its place
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (for as long as we run)
+    for stream in (sys.stdin, sys.stdout):
+        stream.reconfigure(errors="surrogateescape")  # names of files that are not UTF-8 are printed as they are
     try:
         try:
-            command = parsed()
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
-            sys.modules[type(command).__module__].run(command)
+            yield
         finally:
             sys.stdout.flush()  # here, where it is known what to do if nobody reads on
     except InputError as error:
@@ -58,6 +64,14 @@ def main() -> None:
 def _complain(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def main() -> None:
+    """Run the command."""
+    with orderly():
+        command = parsed()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half-written files are removed
+        sys.modules[type(command).__module__].run(command)
 
 
 if __name__ == "__main__":

@@ -347,3 +347,12 @@ def test_odd_json_in_tokenizer_json_is_refused(small, tmp_path, change, message)
 
 def test_gpt2_by_name_holds_its_split():
     assert tokenizer_folder.load("gpt2", "gpt4").pattern == "gpt2"
+
+
+def test_special_tokens_of_rank_files_may_be_odd_but_not_the_same(tmp_path):
+    vocabulary = Vocabulary.build(range(256), [(97, 98)], specials_first=False)
+    (tmp_path / "x.tiktoken").write_text(formats.rank_file(vocabulary))
+    with pytest.raises(InputError, match="a a: one is there twice"):
+        tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("a", "a"))
+    odd = tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("\udcff",))  # a shell's byte that is not UTF-8
+    assert odd.special_tokens == {"\udcff": 257}

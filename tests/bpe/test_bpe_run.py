@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -249,6 +250,16 @@ def test_the_seed_s_own_table(tmp_path):
         (("show", "text.txt", "--text", "a"), "not both"),
         (("demo", "--vocab_size", "100"), "257"),
         (("bench", "--only", "nothing"), "train_english"),
+        (("train", "text.txt", "--out", "x", "--pattern", "gpt-4"), "'gpt-4' is none of gpt2, gpt4 and none"),
+        (("encode", "--text", "a", "--tokenizer", "my tokenizer", "--pattern", "gpt4"), "splits by 'gpt2'"),
+        (("decode", "1", "--special_tokens", "<|pad|>"), "gpt2 has the special tokens: <|endoftext|>"),
+        (("decode", "12", "x.npy"), "do not mix"),
+        (("decode", "1", "--out", "."), "is no file"),
+        (("compare", "--files", "text.txt", "--html", "./text.txt"), "is one of the inputs"),
+        (("compare", "my tokenizer/tokenizer.json", "--json", "my tokenizer/tokenizer.json"), "is one of the inputs"),
+        (("show", "text.txt", "--limit", "0"), "--limit 0"),
+        (("demo", "--timing_bytes", "-1"), "--timing_bytes -1"),
+        (("demo", "--timing_vocab_size", "255"), "--timing_vocab_size 255"),
     ],
 )
 def test_mistakes_are_one_line_with_status_2_and_leave_nothing(place, arguments, message):
@@ -372,3 +383,66 @@ def test_out_is_where_we_stand(tmp_path):
     assert out.returncode == 0 and "tokenizer.json" in out.stdout.split(), out.stderr
     file = tmp_path / "here/tokenizer.json"
     assert not run("train", SAMPLE, "--out", file, status=2).stdout  # refused before it counts
+
+
+def test_special_tokens_can_be_allowed_in_shards(place):
+    (place / "chat.txt").write_text("hi<|im|>there")
+    run("train", "chat.txt", "--vocab_size", 258, "--special_tokens", END, "<|im|>", "--out", "chat", cwd=place)
+    for name in ("<|im|>", "all"):
+        run("encode", "chat.txt", "--tokenizer", "chat", "--allowed_special", name, "--val_fraction", 0,
+            "--out", "chat tokens", cwd=place)  # fmt: skip
+        assert np.load(place / "chat tokens/train_000000.npy").tolist().count(1) == 1
+
+
+def test_arrays_that_are_no_ids_and_inputs_stay(tmp_path):
+    with zipfile.ZipFile(tmp_path / "z.npy", "w") as file:
+        file.writestr("a", "b")
+    assert "z.npy: not a .npy file of numbers" in error("decode", "z.npy", cwd=tmp_path)
+    np.save(tmp_path / "ids.npy", np.array([1, 2]))
+    assert "ids.npy: is one of the inputs" in error("decode", "ids.npy", "--out", "./ids.npy", cwd=tmp_path)
+    assert np.load(tmp_path / "ids.npy").tolist() == [1, 2]
+    os.mkfifo(tmp_path / "pipe")  # as /dev/null, which root would have replaced by a file
+    assert "pipe: is no file that could be replaced" in error("decode", "1", "--out", "pipe", cwd=tmp_path)
+    assert "standard input 2" in error("decode", stdin=b"1 \xff", PYTHONIOENCODING="utf-8:strict")
+
+
+def test_a_link_stays_a_link_and_a_second_writer_is_refused(tmp_path):
+    from folder_swap import replacing_file
+
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    run("decode", "15496", "--out", "link.txt", cwd=tmp_path)
+    assert (tmp_path / "link.txt").is_symlink() and (tmp_path / "real.txt").read_text() == "Hello"
+    with replacing_file(tmp_path / "real.txt") as beside:
+        beside.write_text("first")
+        assert "another run" in error("decode", "15496", "--out", "real.txt", cwd=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.txt", "real.txt"]
+    assert (tmp_path / "link.txt").read_text() == "first"
+
+
+@pytest.mark.parametrize("command", ["encode --text hi >&-", "decode 1 >&-", "encode - <&-", "decode - <&-"])
+def test_closed_streams_are_no_traceback(command):
+    done = shell(f"run {command}")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    given = "export PYTHONIOENCODING=utf-8:strict; echo hi >$'\\xff.txt'"
+    done = shell(f"{given}; run encode *.txt --out $'\\xff.npy' | cat -v; run show *.txt --html x.html", cwd=tmp_path)
+    assert (done.stderr, done.stdout) == ("", "wrote 2 ids (uint16) to M-^?.npy\nwrote x.html\n")
+
+
+def test_show_says_what_it_leaves_out(place):
+    done = run("show", "text.txt", "--limit", 10, cwd=place)
+    assert done.stderr.decode() == "text.txt: its first 10 bytes; --limit shows more\n"
+
+
+def test_questions_may_be_read_in_part():
+    command = f"'{sys.executable}' '{ROOT}/bpe/questions.py' | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True)
+    assert (done.stderr, done.stdout[:5]) == (b"", b"### 1")
+
+
+def test_bench_says_that_it_needs_linux(tmp_path):
+    assert "bench runs on Linux only" in error("bench", "--out", tmp_path / "b.json", PATH=str(tmp_path))
+    done = subprocess.run([sys.executable, ROOT / "bpe/bench_worker.py"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: Linux only") and done.stderr.count("\n") == 1

@@ -255,3 +255,12 @@ def test_a_folder_s_texts_are_those_with_our_names(folder):
     (folder / "val.txt.gz").write_bytes(b"")
     with pytest.raises(InputError, match=r"val\.txt: lies beside val\.txt\.gz"):
         token_shards.sources([folder], 0)
+
+
+def test_a_read_only_folder_stays_as_it_is(folder, tmp_path, monkeypatch):
+    write(tmp_path, [folder])
+    before = contents(tmp_path / "tokens")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(InputError, match="tokens: is read-only"):
+        write(tmp_path, [folder])
+    assert contents(tmp_path / "tokens") == before and sorted(os.listdir(tmp_path)) == ["text", "tokens"]
