@@ -24,6 +24,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from orderly import status_of
+from staging import InputError
+
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 END_OF_SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)[.!?]+[\"”’]?(?=\s+[\"“]?[A-Z]|$)")
 CHINESE = re.compile(r"[\u4e00-\u9fff]+")
@@ -34,12 +37,6 @@ FIELDS = {
     "name": str, "value": int, "count": int,
 }  # fmt: skip
 WANTED = {list: "a list of strings", str: "a string", int: "a whole number"}
-
-
-class InputError(ValueError):
-    """A reply file that the user must mend; the message names the file and the line."""
-
-
 def tidy(text: str) -> str:
     """Lower case, single spaces, no quotes around it and no mark at its end: `' "Small." '` -> `small`."""
     text = " ".join(text.split()).casefold()
@@ -156,11 +153,13 @@ def read_replies(path: Path) -> Iterator[tuple[int, dict]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line.decode("utf-8"))
+                record = json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError:
                 raise InputError(f"{path}, line {count}: not UTF-8") from None
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {count}: not JSON ({error.msg})") from None
+            except RecursionError:
+                raise InputError(f"{path}, line {count}: JSON nested too deeply") from None
             except ValueError:  # Python's guard against numbers that take quadratic time to read
                 digits = sys.get_int_max_str_digits()
                 raise InputError(f"{path}, line {count}: a whole number of more than {digits} digits") from None
@@ -232,18 +231,17 @@ def main() -> None:
 
     settings = tyro.cli(Settings, description=__doc__, use_underscores=True,
                         config=(tyro.conf.PositionalRequiredArgs,))
-    try:
-        result = summary(score_file(settings.replies))
-        if settings.json:
-            settings.json.parent.mkdir(parents=True, exist_ok=True)
-            beside = settings.json.with_name(settings.json.name + ".tmp")
-            beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-            os.replace(beside, settings.json)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+    result, out = summary(score_file(settings.replies)), settings.json
+    if out:
+        if out.exists() and (not out.is_file() or out.samefile(settings.replies)):
+            raise InputError(f"--json {out}: is the replies, or no file that could be replaced; choose another name")
+        out = out.resolve()  # not a link, but what it leads to
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = out.with_name(out.name + ".tmp")
+        beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        os.replace(beside, out)
     print(table(result))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(status_of(main))

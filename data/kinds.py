@@ -53,6 +53,17 @@ def _string(record: dict, name: str, where: str) -> str:
     return value
 
 
+def _extras(record: dict, names: tuple[str, ...], where: str) -> dict:
+    """Those of the fields that are there, with whatever they hold, if JSON can hold it."""
+    kept = {name: record[name] for name in names if name in record}
+    for name, value in kept.items():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except (TypeError, ValueError, RecursionError):  # Parquet's dates and bytes, half of a surrogate pair
+            raise InputError(f"{where}: {name} is {str(value)[:40]!r}, which JSON in UTF-8 cannot hold") from None
+    return kept
+
+
 def text_of(where: str, record: dict, field: str, in_text: str, noticed: Counter) -> Iterator[bytes]:
     """Give the document(s) in a record. `in_text` says what to do with a marker inside: refuse, split or break it."""
     if field not in record:
@@ -165,8 +176,7 @@ def instruction_of(where: str, record: dict, first: tuple[str, ...] | None) -> t
         kept["label"] = answer
     else:
         kept[schema[1]] = _string(record, schema[1], where)
-    kept.update({name: record[name] for name in ("family", "check") if name in record})  # for checkers.py
-    return schema, kept
+    return schema, kept | _extras(record, ("family", "check"), where)  # for checkers.py
 
 
 def choice_of(where: str, record: dict) -> dict:
@@ -185,8 +195,8 @@ def choice_of(where: str, record: dict) -> dict:
     if not isinstance(label, int) or not 0 <= label < len(endings):
         shown = json.dumps(label, default=str)[:40]
         raise InputError(f"{where}: label is {shown}, wanted the number of an ending, 0 to {len(endings) - 1}")
-    extras = {name: record[name] for name in CHOICE_EXTRAS if name in record}
-    return {"ind": record.get("ind"), **extras, "ctx": record["ctx"], "endings": endings, "label": label}
+    extras = _extras(record, ("ind", *CHOICE_EXTRAS), where)
+    return {"ind": None, **extras, "ctx": record["ctx"], "endings": endings, "label": label}
 
 
 def write_array(path: Path, items: Iterable[dict]) -> None:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from conversion import Options, convert, detect_kind, refuse_own_outputs
 from hub_sets import SETS, fetch, locate, reachable
+from orderly import status_of
 from readers import Reading, find_files
 from staging import MARKER, InputError, staging
 
@@ -59,7 +60,7 @@ class File:
     val_records: int | None = None  # instructions: how many of the last records are held out; else 1,000, or a tenth
     shuffle: bool = False  # instructions: mix the records before the split, for files sorted by label
     text_field: str = "text"  # text: the field of a record that holds it
-    separator: str = MARKER  # text: what ends a document in a .txt file, beside its end; \n and \t are understood
+    separator: str = MARKER  # text: what ends a document in a .txt file, beside its end; \n, \r, \t are understood
     # text: <|endoftext|> inside a record: refuse the file, end the document there, or write <|endoftext |> instead
     marker_in_text: Literal["refuse", "split", "break"] = "refuse"
     errors: Literal["strict", "replace"] = "strict"  # not UTF-8: refuse the file, or write U+FFFD and count
@@ -75,7 +76,7 @@ class File:
             raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
         if self.name == "stories":
             raise InputError("--name stories: that is the generated set; choose another name")
-        separator = self.separator.replace("\\n", "\n").replace("\\t", "\t")
+        separator = self.separator.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
         if not separator:
             raise InputError("--separator is empty; without the flag documents end at <|endoftext|>")
         files, val_files = find_files(list(self.paths)), find_files(list(self.val))
@@ -186,21 +187,18 @@ def command_line() -> Stories | File | Public | Smollm2:
     return tyro.cli(functools.reduce(operator.or_, kinds), description=__doc__, use_underscores=True)
 
 
-def main() -> int:
-    """Run one command; return its exit status."""
+def run_command() -> None:
+    """Run what the arguments ask for."""
     if sys.argv[1:] == ["--list"]:
         print(list_sets())
-        return 0
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that temporary files go
-    try:
-        command_line().run()
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the files are as they were before", file=sys.stderr)
-        return 130
-    return 0
+    command_line().run()
+
+
+def main() -> int:
+    """Run one command; return its exit status."""
+    return status_of(run_command)
 
 
 if __name__ == "__main__":

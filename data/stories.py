@@ -24,6 +24,8 @@ from pathlib import Path
 import story_choices
 import story_report
 import story_tasks
+from orderly import status_of
+from staging import InputError
 from story_grammar import END_OF_TEXT, Random, Shape, Story, choose, compose, read_shapes
 from story_lessons import lesson, memory_game, upper_first
 from story_primers import primer
@@ -44,10 +46,6 @@ INSTRUCTIONS = (20_000, 400)  # records to train on and to hold out
 LONGEST = 850  # characters of a story in an instruction; with the prompt about 240 tokens, the base model sees 256
 INSTRUCTIONS_HELD_OUT = 0.1  # share of the keys of the word families that only validation may use
 VALIDATION_PARTS = 10_000  # granularity of the validation share
-
-
-class InputError(ValueError):
-    """A setting or file that the user must change; the message names it."""
 
 
 def is_validation(key: str, share: float) -> bool:
@@ -208,10 +206,12 @@ def main() -> None:
     import tyro
 
     settings = tyro.cli(Settings, description=__doc__, config=(tyro.conf.OmitArgPrefixes,), use_underscores=True)
+    if settings.count < 1:
+        raise InputError(f"--count {settings.count}: must be at least 1")
     stream = documents(settings.seed)
     for _ in range(settings.count):
         print(next(stream)[1], END_OF_TEXT, sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(status_of(main))

@@ -9,6 +9,8 @@ import json
 import sys
 from pathlib import Path
 
+from orderly import status_of
+
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 
@@ -72,7 +74,7 @@ def tuned_lines(name: str) -> list[str]:
     return lines
 
 
-def main(name: str) -> None:
+def main(name: str = "stories") -> None:
     """Print the screen."""
     def there(*paths: Path) -> list[Path]:
         return [path for path in paths if path.exists()]
@@ -95,4 +97,7 @@ def main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "stories")
+    if len(sys.argv) > 2 or sys.argv[-1].startswith("-"):
+        print(f"usage: python data/summary.py [NAME]\n\n{__doc__}")
+        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
+    sys.exit(status_of(lambda: main(*sys.argv[1:])))

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,7 @@ def test_shares_and_macro_average(tmp_path):
         (line() + "\n" + line(check={"kind": "exact", "answers": 5}), 'line 2: "answers" of the check is 5'),
         ('{"model": ' + "1" * 5000 + "}", "line 1: a whole number of more than 4300 digits"),
         (line(reply=None), "line 1: a record needs"),
+        (line() + "\n" + "[" * 100_000, "line 2: JSON nested too deeply"),
     ],
 )
 def test_bad_files_are_refused_with_the_line(tmp_path, text, message):
@@ -179,6 +181,18 @@ def test_command_prints_the_table_and_writes_json(tmp_path):
     assert run.returncode == 0, run.stderr
     assert "opposite" in run.stdout and "50.0%" in run.stdout
     assert json.loads(scores.read_text())["lora"]["macro_average"] == 0.5
+
+
+def test_scores_replace_neither_replies_nor_devices_nor_links(tmp_path):
+    path = tmp_path / "replies.jsonl"
+    path.write_text("\ufeff" + line(), encoding="utf-8")  # a byte order mark, as Windows begins files
+    (tmp_path / "link.json").symlink_to("real.json")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("replies.jsonl", "pipe"):
+        run = command(path, "--json", tmp_path / name)
+        assert run.returncode == 2 and f"{name}: is the replies, or no file" in run.stderr
+    assert command(path, "--json", tmp_path / "link.json").returncode == 0
+    assert (tmp_path / "link.json").is_symlink() and "lora" in json.loads((tmp_path / "real.json").read_text())
 
 
 @pytest.mark.parametrize("what", ["missing", "folder", "not utf-8"])

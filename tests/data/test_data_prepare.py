@@ -472,6 +472,49 @@ def test_help_is_quick_and_imports_nothing_heavy(arguments):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr == ""
 
 
+@pytest.mark.parametrize("command", ["prepare.py --list | true", "prepare.py --list >&-", "checkers.py --help | true",
+                                     "stories.py --count 3000 | head -c 3"])  # fmt: skip
+def test_closed_pipes_and_streams_are_no_traceback(command):
+    command = f"set -o pipefail; '{sys.executable}' '{ROOT}/data/'{command}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    (tmp_path / "\udcff.txt").write_text(f"one{MARKER}two")
+    command = [sys.executable, SCRIPT, "file", tmp_path / "\udcff.txt", "--name", "n", "--out", tmp_path / "\udcfe"]
+    done = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.returncode == 0 and b"\xfe/text/n/train.txt: 1 documents" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("flags, status", [(["--help"], 0), (["--nane", "x"], 2), (["a", "b"], 2)])
+def test_summary_has_a_help(flags, status):
+    done = subprocess.run([sys.executable, ROOT / "data/summary.py", *flags], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[0]) == (status, "usage: python data/summary.py [NAME]")
+
+
+def test_fields_that_json_cannot_hold_are_named(tmp_path, monkeypatch, capsys):
+    import pyarrow
+    import pyarrow.parquet
+
+    text = json.dumps({"prompt": "a", "completion": "b", "family": "\ud800"})
+    (tmp_path / "half.jsonl").write_text(text + "\n")
+    table = pyarrow.table({"ctx": ["a"], "endings": [["b", "c"]], "label": [0], "ind": [b"\xff"]})
+    pyarrow.parquet.write_table(table, tmp_path / "bytes.parquet")
+    for name, where in (("half.jsonl", "line 1: family is"), ("bytes.parquet", "row 1: ind is")):
+        assert run(monkeypatch, "file", tmp_path / name, "--name", "n", "--out", tmp_path / "out") == 2
+        assert where in capsys.readouterr().err
+    assert not leftovers(tmp_path)
+
+
+def test_windows_line_ends_may_separate(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_bytes(b"one\r\n\r\ntwo\r\n\r\nthree")
+    flags = ("--separator", r"\r\n\r\n", "--val_share", "0.5")
+    assert run(monkeypatch, "file", tmp_path / "a.txt", "--name", "n", "--out", tmp_path, *flags) == 0
+    made = "".join((tmp_path / f"text/n/{side}.txt").read_text() for side in ("train", "val"))
+    assert sorted(made.split(f"\n{MARKER}\n")) == ["", "one", "three", "two"]
+
+
 def test_unknown_set(monkeypatch):
     with pytest.raises(SystemExit) as stop:
         run(monkeypatch, "tinystory")

@@ -461,6 +461,8 @@ def test_stories_of_the_command_line():
     command = [sys.executable, str(ROOT / "data" / "stories.py"), "--count", "2"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, cwd="/")
     assert run.stdout.count("<|endoftext|>") == 2
+    run = subprocess.run([*command[:-1], "0"], capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (2, "error: --count 0: must be at least 1\n")
 
 
 def test_stories_of_the_instructions_are_short_and_whole():
