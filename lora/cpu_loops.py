@@ -3,7 +3,7 @@ attention's softmax, their gradients, and sums of scattered rows, in fp32 inside
 or fp32).
 
 Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
-even. numba keeps the machine code in __pycache__; the first call ever compiles for some seconds.
+even. loop_cache.py tells who compiles them, and when.
 
 Shapes: N rows, C columns, V vocabulary, B heads x sequences of S tokens.
 """
@@ -14,6 +14,7 @@ import numba
 import numpy as np
 import torch
 from llvmlite import ir
+from loop_cache import FAST, loop
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
@@ -70,10 +71,7 @@ def _store(row, i, value):
     return store_float32
 
 
-# Reorder sums and contract to fused multiply-add, but keep NaN and infinity: the loss must show them.
-FAST = {"reassoc", "contract", "arcp", "nsz"}
 PARALLEL_FROM = 2**14  # elements; some 10 us of one thread, what it takes to wake another
-LOOP = {"parallel": True, "fastmath": FAST, "cache": True, "nogil": True}
 
 
 @njit(inline="always", fastmath=FAST)
@@ -101,7 +99,7 @@ def greatest(row):
     return top
 
 
-@njit(**LOOP)
+@loop
 def _cross_entropy(logits, targets, nats, gradient):
     columns = logits.shape[1]
     for i in prange(len(logits)):
@@ -118,7 +116,7 @@ def _cross_entropy(logits, targets, nats, gradient):
             store(row, targets[i], exp(own - top) * scale - np.float32(1))
 
 
-@njit(**LOOP)
+@loop
 def _gate(x, y, a, b):
     for i in prange(len(x)):
         row, out = x[i], y[i]
@@ -127,7 +125,7 @@ def _gate(x, y, a, b):
             store(out, j, v / (np.float32(1) + exp(-v * (a + b * v * v))))
 
 
-@njit(**LOOP)
+@loop
 def _gate_backward(x, g, d_x, a, b):
     for i in prange(len(x)):
         row, grad, out = x[i], g[i], d_x[i]
@@ -138,7 +136,7 @@ def _gate_backward(x, g, d_x, a, b):
             store(out, j, load(grad, j) * slope)
 
 
-@njit(**LOOP)
+@loop
 def _rms_norm(x, y, weight, inverse, eps):
     columns = np.float32(x.shape[1])
     for i in prange(len(x)):
@@ -152,7 +150,7 @@ def _rms_norm(x, y, weight, inverse, eps):
             store(out, j, load(row, j) * r * load(weight, j))
 
 
-@njit(**LOOP)
+@loop
 def _rms_norm_backward(x, g, d_x, weight, inverse, d_weight):
     columns = np.float32(x.shape[1])
     for part in prange(len(d_weight)):  # each part has a sum of its own
@@ -168,7 +166,7 @@ def _rms_norm_backward(x, g, d_x, weight, inverse, d_weight):
                 store(out, j, r * (load(grad, j) * load(weight, j) - load(row, j) * share))
 
 
-@njit(**LOOP)
+@loop
 def _causal_softmax(scores, scale, window):
     batches, S, _ = scores.shape
     for b in prange(batches):
@@ -189,7 +187,7 @@ def _causal_softmax(scores, scale, window):
                 store(row, j, np.float32(0))
 
 
-@njit(**LOOP)
+@loop
 def _causal_softmax_backward(p, g, scale, window):
     batches, S, _ = p.shape
     for b in prange(batches):
@@ -207,7 +205,7 @@ def _causal_softmax_backward(p, g, scale, window):
                 store(out, j, np.float32(0))
 
 
-@njit(**LOOP)
+@loop
 def _add_rows(total, places, part):
     for h in prange(len(total)):
         for i in range(len(places)):

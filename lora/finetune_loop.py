@@ -166,6 +166,10 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     torch.set_float32_matmul_precision(s.matmul_precision)
     device = choose_device(s.device, int(os.environ.get("LOCAL_RANK", 0)))
     dtype = choose_dtype(s.dtype, device)
+    if device.type == "cpu":
+        import loop_cache
+
+        loop_cache.prepare(dtype)
     tokenizer = load_tokenizer(s.model_name_or_path, s.trust_remote_code)
     model, base_hash = prepare_model(s, device, dtype, len(tokenizer))
     max_length = min(s.max_length, getattr(model.config, "max_position_embeddings", None) or s.max_length)

@@ -7,21 +7,24 @@ C channels.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from attention import attention
-from cpu_kernels import FAST, array, exp, greatest, load, store, use_threads
+from cpu_kernels import array, exp, greatest, load, store, use_threads
 from cpu_layers import normed, rotate, sigmoid
 from decoder import Decoder
-from numba import njit, prange
+from kernel_cache import loop
+from numba import prange
 
 NOTHING = np.empty(0, np.float32)
 KINDS = ("gelu", "relu2", "silu", "swiglu")
 GELU, RELU2, SILU, SWIGLU = range(4)
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _matrix_vector(weight, bias, x, y):
     wide = np.empty(len(x), np.float32)
     for j in range(len(x)):
@@ -33,7 +36,7 @@ def _matrix_vector(weight, bias, x, y):
         store(y, i, total + load(bias, i) if len(bias) else total)
 
 
-@njit(fastmath=FAST, cache=True, nogil=True)
+@partial(loop, parallel=False)
 def _add_norm(x, branch, gain, bias, eps, centred, post, y):
     C = x.shape[1]
     sums = np.empty(C, np.float32)
@@ -61,7 +64,7 @@ def _add_norm(x, branch, gain, bias, eps, centred, post, y):
                 store(row, j, sums[j])
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _heads(qkv, positions, slot, q_gain, k_gain, eps, cos, sin, q, keys, values):
     B, H, T, D = q.shape
     K = keys.shape[1]
@@ -79,10 +82,11 @@ def _heads(qkv, positions, slot, q_gain, k_gain, eps, cos, sin, q, keys, values)
                 for j in range(D):
                     store(out, j, wide[j])
         for h in range(K):
-            values[b, h, slot + t] = qkv[i, (H + K + h) * D:(H + K + h + 1) * D]
+            for j in range(D):
+                values[b, h, slot + t, j] = qkv[i, (H + K + h) * D + j]
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _attend(q, keys, values, first, end, scale, y):
     B, H, _, D = q.shape
     K = keys.shape[1]
@@ -110,7 +114,7 @@ def _attend(q, keys, values, first, end, scale, y):
             store(out, j, read[j] / total)
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _activate(x, kind, y):
     W = y.shape[1]
     for i in prange(len(x)):
@@ -142,12 +146,15 @@ class CPUDecoder(Decoder):
         5.8; 16 rows in bf16 13.6 and 7.8 with the weight packed once by oneDNN, in fp32 35.5 and 18.2.
         """
         matrix, shift = array(weight), array(weight.new_empty(0) if bias is None else bias)
-        if rows > 1:
+        by_onednn = onednn_multiplies(weight.dtype)
+        if by_onednn and rows > 1:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
 
         def multiply(x):
             if rows > 1 or len(x) > 1:
-                return array(torch.ops.mkldnn._linear_pointwise(tensor(x), weight, bias, "none", [], ""))
+                x = tensor(x)
+                return array(torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "") if by_onednn
+                             else F.linear(x, weight, bias))
             y = np.empty((1, len(matrix)), x.dtype)
             _matrix_vector(matrix, shift, x[0], y[0])
             return y
@@ -207,6 +214,12 @@ class CPUDecoder(Decoder):
     def finish(self, logits: np.ndarray) -> torch.Tensor:
         """The step's result."""
         return tensor(logits)
+
+
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Whether oneDNN is there (not on a Mac) and has products of this dtype on this CPU (bf16: not below AVX-512)."""
+    return torch.backends.mkldnn.is_available() and (
+        dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def tensor(numbers: np.ndarray) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """Compiled loops for the CPU where PyTorch is slow: softmax and its gradients in place; bf16 or fp32.
 
 Rows of bfloat16 are seen as uint16, the upper half of a float32's bits: widened by a shift, rounded back to nearest
-even.
-numba keeps the machine code in __pycache__; the first call ever compiles for some ten seconds.
+even. kernel_cache.py tells who compiles them, and when.
 
 Shapes: N rows, V columns (vocabulary), B heads of T queries and S keys.
 """
@@ -12,6 +11,7 @@ import math
 import numba
 import numpy as np
 import torch
+from kernel_cache import FAST, loop
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
@@ -60,10 +60,6 @@ def _store(row, i, value):
     return store_float32
 
 
-# Reorder sums and contract to fused multiply-add, but keep NaN and infinity: the loss must show them.
-FAST = {"reassoc", "contract", "arcp", "nsz"}
-
-
 @njit(fastmath=True)
 def greatest(row, count):
     """The greatest of the first `count` elements; anything if one is not a number, the sum then shows it."""
@@ -88,7 +84,7 @@ def exp(x):
     return p * _bits_to_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _cross_entropy(logits, targets, shares, vocabulary, z_loss, nats, gradient):
     for i in prange(len(logits)):
         row = logits[i]
@@ -120,7 +116,7 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Te
     return torch.from_numpy(nats)
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _causal_softmax(scores, scale):
     heads, T, S = scores.shape
     for b in prange(heads):
@@ -140,7 +136,7 @@ def _causal_softmax(scores, scale):
                 store(row, j, np.float32(0))
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _causal_softmax_backward(weights, gradient, scale):
     heads, T, S = weights.shape
     for b in prange(heads):

@@ -11,13 +11,14 @@ import math
 
 import numpy as np
 import torch
-from cpu_kernels import FAST, array, exp, load, store, use_threads
+from cpu_kernels import array, exp, load, store, use_threads
+from kernel_cache import FAST, loop
 from numba import njit, prange
 
 ROWS = 128  # rows of a block, the unit of work of a thread
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _rms_norm(x, gain, eps, y):
     C = x.shape[1]
     for i in prange(len(x)):
@@ -30,7 +31,7 @@ def _rms_norm(x, gain, eps, y):
             store(out, j, load(row, j) * scale * gain[j])
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _rms_norm_backward(x, gain, eps, dy, dx, dgain):
     N, C = x.shape
     for block in prange(len(dgain)):
@@ -54,7 +55,7 @@ def sigmoid(x):
     return (np.float32(1) if x >= 0 else e) / (np.float32(1) + e)
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _swiglu(x, y):
     W = y.shape[1]
     for i in prange(len(x)):
@@ -64,7 +65,7 @@ def _swiglu(x, y):
             store(out, j, g * sigmoid(g) * load(up, j))
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _swiglu_backward(x, dy, dx):
     W = dy.shape[1]
     for i in prange(len(x)):
@@ -76,7 +77,7 @@ def _swiglu_backward(x, dy, dx):
             store(dup, j, d * g * s)
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _relu2(x, y):
     for i in prange(len(x)):
         row, out = x[i], y[i]
@@ -84,7 +85,7 @@ def _relu2(x, y):
             store(out, j, max(load(row, j), np.float32(0)) * load(row, j))  # not the maximum's square: NaN stays
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _relu2_backward(x, dy, dx):
     for i in prange(len(x)):
         row, grad, out = x[i], dy[i], dx[i]
@@ -117,7 +118,7 @@ def rotate(head, c, s, out):
         store(out, j + half, head[j + half] * c[j] + head[j] * s[j])
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
     N, D = len(x), q.shape[2]
     H, K = len(q) * T // N, len(k) * T // N
@@ -132,10 +133,11 @@ def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
                 normed(row, gain, eps, scaled)
                 rotate(scaled, cos[t], sin[t], out)
             for h in range(K):
-                v[b * K + h, t] = x[i, (H + K + h) * D:(H + K + h + 1) * D]
+                for j in range(D):
+                    v[b * K + h, t, j] = x[i, (H + K + h) * D + j]
 
 
-@njit(parallel=True, fastmath=FAST, cache=True, nogil=True)
+@loop
 def _heads_backward(x, T, q_gain, k_gain, eps, cos, sin, dq, dk, dv, dx, dgains):
     N, D, half = len(x), dq.shape[2], dq.shape[2] // 2
     H, K = len(dq) * T // N, len(dk) * T // N
@@ -164,7 +166,8 @@ def _heads_backward(x, T, q_gain, k_gain, eps, cos, sin, dq, dk, dv, dx, dgains)
                 for j in range(D):
                     store(out, j, back[j])
             for h in range(K):
-                dx[i, (H + K + h) * D:(H + K + h + 1) * D] = dv[b * K + h, t]
+                for j in range(D):
+                    dx[i, (H + K + h) * D + j] = dv[b * K + h, t, j]
 
 
 class RMSNorm(torch.autograd.Function):

@@ -22,7 +22,7 @@ from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, Settings, check
 from runlog import RunLog, plain, record
 from shards import Reader, Split, accumulation_steps, check_length
-from world import World, choose_dtype, claim, exchange_gradients, peak_flops, provenance
+from world import World, claim, exchange_gradients, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
 
@@ -49,7 +49,7 @@ def main(settings: Settings) -> int:
     """Train; returns the exit status: 0, 2 for a mistake of the user, 3 for a loss that is not finite, 128 + signal."""
     try:
         check(settings)
-        world = World(settings.device, settings.threads, settings.timeout)
+        world = World(settings.device, settings.dtype, settings.threads, settings.timeout)
         with world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext):
             stopped_by = train(settings, world)
         world.close()
@@ -72,8 +72,7 @@ def train(settings: Settings, world: World) -> int:
     check_length(train_split, settings.total_batch)
 
     torch.manual_seed(settings.seed)
-    dtype = choose_dtype(settings.dtype, world.device)
-    model = GPT(config, dtype, settings.dropout).to(world.device)
+    model = GPT(config, world.dtype, settings.dropout).to(world.device)
     if settings.compile:
         model.compile_blocks(settings.keep_activations)
     network = world.distribute(model, settings.fsdp)
@@ -84,7 +83,7 @@ def train(settings: Settings, world: World) -> int:
     world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
     progress = world.agree(restore, folder, settings, identity, model, optimizers)
     first_step = progress.step
-    flops, peak = model.flops_per_token(T), peak_flops(world.device, dtype, settings.peak_tflops) * world.size
+    flops, peak = model.flops_per_token(T), peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
     log = RunLog(settings.out, first_step, settings.max_steps or None, world.main)
     log.say(description(settings, world, model, train_split, accumulation, T, peak))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)

@@ -15,9 +15,7 @@ V vocabulary.
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
     import os
 
-    # read when torch loads: huge pages for its allocations (1.2x on a CPU); threads that wait spin: 1.28x
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    os.environ.setdefault("OMP_WAIT_POLICY", "ACTIVE")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch loads: huge pages, 1.2x on a CPU
     from presets import parse, run_command
 
     def train(settings):

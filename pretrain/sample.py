@@ -38,8 +38,9 @@ class Settings:
 
 def check(s: Settings):
     """Refuse what would give nonsense, or nothing."""
+    broken = any("\ud800" <= character <= "\udfff" for text in s.prompt for character in text)  # not UTF-8
     for name, right, range_ in (
-            ("prompt", s.prompt, "one text or several; '' begins a document"),
+            ("prompt", s.prompt and not broken, "one text or several, in UTF-8; '' begins a document"),
             ("num_samples", s.num_samples >= 1, "1 or more"),
             ("max_new_tokens", s.max_new_tokens >= 1, "1 or more"),
             ("temperature", 0 <= s.temperature < math.inf, "0 (the likeliest token) or more"),
@@ -146,7 +147,7 @@ def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, c
     if repetition_penalty != 1.0:  # Keskar et al. 2019, eq. after 1: negative logits are multiplied
         penalised = torch.where(logits > 0, logits / repetition_penalty, logits * repetition_penalty)
         logits = torch.where(seen, penalised, logits)
-    if temperature == 0 or top_k == 1:
+    if temperature < 1e-6 or top_k == 1:  # so near to 0 the division would overflow
         return logits.argmax(-1)
     logits = logits / temperature
     V = logits.shape[-1]
@@ -173,16 +174,15 @@ def main(settings: Settings):
     """Load, generate, print."""
     check(settings)
     import torch
-    from convert import load_any
-    from tokenizers import Tokenizer
-    from world import choose_dtype
+    from convert import load_any, read_tokenizer
+    from world import choose_dtype, prepare_loops
 
     device = choose_device(settings.device)
-    model, folder = load_any(settings.source, choose_dtype(settings.dtype, torch.device(device)))
-    if folder is None:
-        raise InputError(f"{settings.source} has no tokenizer.json beside it; convert.py --tokenizer adds one")
+    dtype = choose_dtype(settings.dtype, torch.device(device))
+    model, folder = load_any(settings.source, dtype)
+    tokenizer = read_tokenizer(folder, settings.source)
+    prepare_loops(torch.device(device), dtype)
     model, end = model.to(device), model.config.end_of_text
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in settings.prompt]
     room = model.config.block_size - max(map(len, prompts))
     if room < settings.max_new_tokens:
@@ -193,20 +193,25 @@ def main(settings: Settings):
                 "max_new_tokens": min(room, settings.max_new_tokens)}
     jobs = [(text, ids) for text, ids in zip(settings.prompt, prompts, strict=True)
             for _ in range(settings.num_samples)]
+
+    def decode(ids, row):
+        """Text of the new tokens behind those of the prompt: by themselves, Llama's would lose their first space."""
+        return tokenizer.decode([*ids, *row])[len(tokenizer.decode(ids)):]
+
     if not settings.stream:
-        for (text, _), row in zip(jobs, generate(model, [ids for _, ids in jobs], **options), strict=True):
-            print(f"{text}{tokenizer.decode(row)}\n", flush=True)
+        for (text, ids), row in zip(jobs, generate(model, [ids for _, ids in jobs], **options), strict=True):
+            print(f"{text}{decode(ids, row)}\n", flush=True)
         return
     for text, ids in jobs:
         print(text, end="", flush=True)
         row, shown = [], ""
         for tokens in stream(model, [ids], **options):
             row += [token for token in tokens if token is not None]
-            whole = tokenizer.decode(row)
+            whole = decode(ids, row)
             if not whole.endswith("\ufffd"):  # the bytes of a character may come in several tokens
                 print(whole[len(shown):], end="", flush=True)
                 shown = whole
-        print(tokenizer.decode(row)[len(shown):] + "\n", flush=True)
+        print(decode(ids, row)[len(shown):] + "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ PEAK_TFLOPS = {"H200": 989, "GH200": 989, "H100 PCIe": 756, "H100": 989, "A100":
 
 
 class World:
-    """One process among the others: rank, number, device. Without torchrun it is a world of size 1."""
+    """One process among the others: rank, number, device, dtype. Without torchrun it is a world of size 1."""
 
-    def __init__(self, device: str, threads: int, timeout: float):
+    def __init__(self, device: str, dtype: str, threads: int, timeout: float):
         self.rank, self.size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         local_rank, local_size = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
         if device == "auto":
@@ -39,13 +39,15 @@ class World:
                 raise InputError(f"{local_size} processes per node are more than its {torch.cuda.device_count()} GPUs")
             device = f"cuda:{local_rank}"
         self.device = torch.device(device)
+        self.dtype = choose_dtype(dtype, self.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
             torch.set_float32_matmul_precision("high")
         else:
-            torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local_size))
+            torch.set_num_threads(threads or max(1, available_cores() // local_size))
             if self.size > 1:  # numba's threads, too, leave the other processes their cores; read when it is imported
                 os.environ.setdefault("NUMBA_NUM_THREADS", str(torch.get_num_threads()))
+            prepare_loops(self.device, self.dtype)  # before the others are waited for: it may take a while
             keep_freed_memory()
         if self.size > 1:
             dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo",
@@ -99,6 +101,19 @@ class World:
         """Leave the process group."""
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS: all
+
+
+def prepare_loops(device: torch.device, dtype: torch.dtype):
+    """On a CPU: see to it that its compiled loops lie ready."""
+    if device.type == "cpu":
+        import kernel_cache
+
+        kernel_cache.prepare(dtype)
 
 
 def keep_freed_memory():

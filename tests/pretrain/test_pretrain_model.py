@@ -202,7 +202,8 @@ def test_attention_kernels_against_the_formula(dtype, length):
     expected.backward(grad.to(dtype).float())
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     for a, b in [(result, expected), *((a.grad, b.grad) for a, b in zip(ours, exact, strict=True))]:
-        assert (a.float() - b).norm() <= tolerance * b.norm() + 1e-6
+        # what cancels (the gradient of q with a single key is 0) rounds in proportion to what came in
+        assert (a.float() - b).norm() <= tolerance * b.norm() + 3e-7 * grad.norm()
 
 
 def test_document_mask_keeps_documents_apart():

@@ -16,7 +16,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import loop
 assert "numba" not in sys.modules
-world = loop.World("cpu", threads=int(sys.argv[2]), timeout=60)
+world = loop.World("cpu", "float32", threads=int(sys.argv[2]), timeout=60)
 import numba, torch
 sys.stdout.write(f"{torch.get_num_threads()} {numba.config.NUMBA_NUM_THREADS}\\n")  # at once: two processes write
 world.close()
