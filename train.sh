@@ -62,7 +62,7 @@ step() {
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f -exec cat {} +; } | sha256)
+    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec cat {} +; } | sha256)
     before=$(cat "$stamp" 2>/dev/null || true)
     if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$before" = "done $key" ]; then
         say "$name: up to date ($output)"

@@ -36,7 +36,7 @@ class Encode:
     files: tyro.conf.Positional[tuple[Path, ...]] = ()  # text files or one folder; - is standard input
     tokenizer: str = "gpt2"  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, rank file)
     text: str | None = None  # encode this text instead of files
-    out: Path | None = None  # FILE.npy: the ids of the text as it is; else a folder of shards. Default: print
+    out: Path | None = None  # FILE.npy: ids of files as they are, .jsonl too; else a folder of shards. Default: print
     allowed_special: tuple[str, ...] = ()  # special tokens that text may contain, or all; others are an error
     ordinary: bool = False  # encode special tokens in the text as ordinary text
     val_fraction: float = 0.01  # shards of single files: part of the documents for val, up to 0.5; 0 for no val

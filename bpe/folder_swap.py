@@ -96,6 +96,9 @@ def _only_writer(output: Path) -> Iterator[None]:
             raise InputError(f"{output}: another run is writing it just now; wait for it, or choose another one")
         try:
             yield
+        except OSError as error:
+            error.filename = error.filename or str(output)  # a full disk does not say where
+            raise
         finally:
             path.unlink()
 

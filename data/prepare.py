@@ -74,8 +74,8 @@ class File:
             raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
-        if self.name == "stories":
-            raise InputError("--name stories: that is the generated set; choose another name")
+        if self.name.lower() == "stories":  # macOS takes Stories for the same folder
+            raise InputError(f"--name {self.name}: that is the generated set; choose another name")
         separator = self.separator.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
         if not separator:
             raise InputError("--separator is empty; without the flag documents end at <|endoftext|>")

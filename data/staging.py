@@ -40,6 +40,9 @@ def staging(root: Path, output: str) -> Iterator[Path]:
             _to_disk(path)
         for path in files:
             _move(path, root / path.relative_to(folder))
+    except OSError as error:
+        error.filename = error.filename or str(root / output)  # a full disk does not say where
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -446,3 +447,13 @@ def test_bench_says_that_it_needs_linux(tmp_path):
     assert "bench runs on Linux only" in error("bench", "--out", tmp_path / "b.json", PATH=str(tmp_path))
     done = subprocess.run([sys.executable, ROOT / "bpe/bench_worker.py"], capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith("error: Linux only") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [
+    "encode long.txt --out x.npy", "encode long.txt --out x --val_fraction 0", "train long.txt --out x",
+])  # fmt: skip
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, command):
+    (tmp_path / "long.txt").write_text("".join(map(str, range(9000))))
+    done = shell(f"ulimit -f 8; run {command}", cwd=tmp_path)  # a write beyond so many blocks fails
+    assert done.returncode == 2 and re.fullmatch(r"error: .*/x(\.npy)?: File too large\n", done.stderr), done.stderr
+    assert os.listdir(tmp_path) == ["long.txt"]

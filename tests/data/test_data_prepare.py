@@ -187,6 +187,7 @@ def test_stories_are_deterministic(tmp_path, monkeypatch, capsys):
         (["file", "odd.jsonl", "--name", "x"], "odd.jsonl line 1: found the fields 'a'; wanted text"),
         (["file", "odd.jsonl", "--name", "x", "--kind", "choices"], "wanted ctx + endings + label"),
         (["file", "doc.txt", "--name", "x", "--out", "doc.txt"], "doc.txt"),
+        (["file", "doc.txt", "--name", "Stories"], "that is the generated set"),
         (["fineweb-edu", "--files", "15"], "--files 15: fineweb-edu has 14"),
     ],
 )
@@ -213,6 +214,7 @@ def test_full_disk_leaves_the_old_files(tmp_path, alpaca):
 
     result = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_files)
     assert result.returncode == 2 and "File too large" in result.stderr and "Traceback" not in result.stderr
+    assert str(tmp_path / "instructions/i") in result.stderr
     assert {path: path.read_bytes() for path in (tmp_path / "instructions").iterdir()} == before
 
 

@@ -93,6 +93,8 @@ def test_whole_pipeline_runs_in_order_then_skips_what_is_up_to_date(clone):
 
 def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
     assert clone("train.sh").returncode == 0
+    (clone.folder / "data/text/stories/.DS_Store").write_text("macOS's Finder has been here")
+    assert scripts(clone("train.sh")) == ["data/summary.py stories"]
     (clone.folder / "data/text/stories/train.txt").write_text("another text")
     assert scripts(clone("train.sh"))[:2] == ["bpe/run.py train", "bpe/run.py encode"]
     assert "--vocab_size 512" in clone("train.sh", "bpe", "--vocab_size", "512").calls[0]
