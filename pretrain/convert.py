@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from account import parameters
 from presets import DATA, GPTConfig, InputError, read_settings, run_command
 
 
@@ -210,10 +211,8 @@ def load(source: str | Path, dtype=None):
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} has no config.json; expected a Hugging Face folder")
     config = our_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    index = folder / "model.safetensors.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
     tensors = {}
-    for name in files:
+    for name in weight_files(folder):
         if not (folder / name).exists():
             pickles = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
             note = f"; {pickles[0]} is a pickle, which can run any code, and is not read" if pickles else ""
@@ -222,9 +221,23 @@ def load(source: str | Path, dtype=None):
             tensors.update(load_file(folder / name))
         except SafetensorError as error:
             raise InputError(f"{folder / name} is damaged: {error}") from None
+    needed, held = sum(parameters(config).values()), sum(tensor.numel() for tensor in tensors.values())
+    if needed > 2 * held:  # before memory is taken for it; up to 2, the tensor that is missing can be named
+        raise InputError(f"{folder}: config.json describes {needed:,} parameters, the weights are {held:,}")
     model = GPT(config, dtype or torch.float32)
     copy_tensors(model, tensors, str(folder))
     return model
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of the files that hold a folder's weights, one or several."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise InputError(f"{index} has no weight_map from tensors to files")
+    return sorted(set(places.values()))
 
 
 def copy_tensors(model, tensors: dict, where: str):
@@ -282,7 +295,7 @@ def read_json(path: Path) -> dict:
     """Parsed file; InputError if it is not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
         raise InputError(f"{path} holds {str(value)[:40]}, not an object in braces")
@@ -355,7 +368,8 @@ def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: s
         (part / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n")
         ids = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text} | (special or {})
         (part / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
-        (part / "README.md").write_text(model_card(config, sum(t.numel() for t in tensors.values()), card))
+        text = model_card(config, sum(t.numel() for t in tensors.values()), card)
+        (part / "README.md").write_text(text, encoding="utf-8")
         for name in TOKENIZER_FILES if tokenizer_dir else ():
             if (Path(tokenizer_dir) / name).exists():
                 shutil.copyfile(Path(tokenizer_dir) / name, part / name)
@@ -395,9 +409,12 @@ def load_run(run: Path, dtype=None):
     args, saved = read_json(run / "args.json"), checkpoint.listing(run / "checkpoints")
     if not saved:
         raise InputError(f"{run} has no checkpoint yet; train longer or lower --save_every")
-    model = GPT(GPTConfig(**args["model"]), dtype or torch.float32)
+    try:
+        config, data = GPTConfig(**args["model"]), Path(args["data"]).expanduser()
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run}/args.json is not that of a pretraining run: {error}") from None
+    model = GPT(config, dtype or torch.float32)
     checkpoint.load(saved[-1], model, [])
-    data = Path(args["data"]).expanduser()
     manifest = (data if data.is_absolute() else DATA.parent / data) / "manifest.json"
     tokenizer = read_json(manifest).get("tokenizer") if manifest.exists() else None
     return model, DATA / tokenizer if tokenizer else None
@@ -413,12 +430,28 @@ def load_any(source: str | Path, dtype=None):
     return model, folder if (folder / "tokenizer.json").exists() else None
 
 
+def read_tokenizer(folder: Path | None, source: str | Path):
+    """tokenizers.Tokenizer of the folder that load_any found for this source."""
+    from tokenizers import Tokenizer
+
+    if folder is None:
+        raise InputError(f"{source} has no tokenizer.json beside it; convert.py --tokenizer adds one")
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the only type that tokenizers raises
+        raise InputError(f"{path} cannot be read: {error}") from None
+
+
 def main(settings: Settings):
     """Read one, write the other."""
     model, tokenizer = load_any(settings.source)
     tokenizer = settings.tokenizer or tokenizer
     if tokenizer is not None and not (tokenizer / "tokenizer.json").exists():
         raise InputError(f"{tokenizer} has no tokenizer.json; give the tokenizer's folder with --tokenizer")
+    tokens = read_tokenizer(tokenizer, settings.source).get_vocab_size() if settings.tokenizer else 0
+    if tokens > model.config.vocab_size:
+        raise InputError(f"--tokenizer {tokenizer} has {tokens:,} tokens, the model only {model.config.vocab_size:,}")
     export(model, tokenizer, settings.out, f"Converted from `{Path(settings.source).name}`.",
            special=special_tokens(locate(settings.source)))
     print(f"{architecture(model.config)} with {model.parameter_count():,} parameters -> {settings.out}"

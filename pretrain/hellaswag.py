@@ -62,9 +62,14 @@ def evaluate(model, tokenizer, choices_path: str | Path, device, rank: int = 0, 
         context = encode(item["ctx"])
         apart = [place(places, context, encode(f" {ending}")) for ending in item["endings"]]
         questions.append((joint, apart, [len(ending) for ending in endings], item["label"]))
+    if max(token for pair in places for part in pair for token in part) >= model.config.vocab_size:
+        raise InputError(f"a question holds a token outside 0..{model.config.vocab_size - 1}: another model's "
+                         "tokenizer?")
     scores = score(model, list(places), device, rank, world_size)  # (N,) float64
     if world_size > 1:
         dist.all_reduce(scores)
+    if not scores.isfinite().all():
+        raise InputError("the model gives NaN or infinite losses; its training diverged")
     scores, lengths = scores.tolist(), [len(ending) for _, ending in places]
     right = {"acc": 0, "acc_norm": 0, "acc_token_mean": 0}
     for joint, apart, characters, label in questions:
@@ -160,10 +165,12 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
                 label, endings = item["label"], item["endings"]
                 texts = [item["ctx"], *endings]
                 parts = [item[name] for name in ("ctx_a", "ctx_b", "activity_label") if name in item]
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise InputError(f"{path}, line {number}: needs ctx, endings and label ({error})") from None
             if not all(isinstance(text, str) for text in (*texts, *parts)) or not isinstance(endings, list):
                 raise InputError(f"{path}, line {number}: ctx, endings, ctx_a, ctx_b and activity_label must be texts")
+            if any("\ud800" <= character <= "\udfff" for text in (*texts, *parts) for character in text):
+                raise InputError(f"{path}, line {number}: has half a character (a surrogate)")
             context, cleaned = harness_text(item)
             if not all(text.strip() for text in (*texts, context, *cleaned)):
                 raise InputError(f"{path}, line {number}: ctx and endings must be not empty, also without [marks]")
@@ -179,16 +186,15 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
 
 def main(settings: Settings):
     """Load, score, print."""
-    from convert import load_any
+    from convert import load_any, read_tokenizer
     from sample import choose_device
-    from tokenizers import Tokenizer
 
+    if settings.limit < 0:
+        raise InputError(f"--limit {settings.limit}: 1 or more, or 0 for all questions")
     device = choose_device(settings.device)
     read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
     model, folder = load_any(settings.source)
-    if folder is None:
-        raise InputError(f"{settings.source} has no tokenizer.json beside it; convert.py --tokenizer adds one")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = read_tokenizer(folder, settings.source)
     result = evaluate(model.to(device), tokenizer, settings.choices, device, limit=settings.limit)
     print("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                     for name, value in result.items()))

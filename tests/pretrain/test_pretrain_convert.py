@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from convert import Settings, architecture, check_target, export, load, main
+from convert import Settings, architecture, check_target, export, load, load_run, main
 from model import GPT
 from presets import GPTConfig, InputError
 from safetensors.torch import load_file, save_file
@@ -139,9 +139,14 @@ def test_refusals(tmp_path):
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):
             load(folder)
-    (folder / "config.json").write_text(json.dumps([config]))
-    with pytest.raises(InputError, match="not an object in braces"):
-        load(folder)
+    for change in ({"vocab_size": 10**13}, {"hidden_size": 10**9}, {"num_hidden_layers": 10**9}):
+        (folder / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match=r"config.json describes [0-9,]+ parameters, the weights are 30,\d+"):
+            load(folder)  # before memory is taken for them
+    for text, message in [(json.dumps([config]), "not an object in braces"), ("[" * 100_000, "is not JSON")]:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            load(folder)
     (folder / "config.json").write_text(json.dumps(config))
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:100])
@@ -199,6 +204,36 @@ def test_conversion_keeps_what_belongs_to_tokenizer_and_generation(tmp_path):
     (tmp_path / "a" / "generation_config.json").unlink()  # then config.json's count
     main(Settings(str(tmp_path / "a"), tmp_path / "b"))
     assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == {"bos_token_id": 7, "eos_token_id": 7}
+
+
+@pytest.mark.parametrize("index", [{}, {"weight_map": ["model.safetensors"]}, {"weight_map": {"lm_head.weight": 3}}])
+def test_a_damaged_index_is_refused(index, tmp_path):
+    export(random_model(), None, tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="has no weight_map from tensors to files"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("args", [{}, {"model": {}}, {"model": {"colour": 1}, "data": "x"}, {"model": 3, "data": "x"}])
+def test_a_run_of_another_kind_is_refused(args, tmp_path):
+    (tmp_path / "checkpoints" / "step_00000001").mkdir(parents=True)
+    (tmp_path / "args.json").write_text(json.dumps(args))
+    with pytest.raises(InputError, match=r"args.json is not that of a pretraining run"):
+        load_run(tmp_path)
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    export(random_model(), None, tmp_path / "a")
+    path = tmp_path / "tokenizer.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"tokenizer.json cannot be read: EOF"):
+        main(Settings(str(tmp_path / "a"), tmp_path / "b", tmp_path))
+    Tokenizer(models.WordLevel({str(i): i for i in range(102)}, "0")).save(str(path))
+    with pytest.raises(InputError, match="has 102 tokens, the model only 101"):
+        main(Settings(str(tmp_path / "a"), tmp_path / "b", tmp_path))
+    assert not (tmp_path / "b").exists()
 
 
 def test_document_mask_is_said_and_comes_back(tmp_path, capsys):

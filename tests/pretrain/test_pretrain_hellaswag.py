@@ -1,5 +1,6 @@
 """hellaswag.py against a loop without padding, against lm-evaluation-harness, and over several processes."""
 
+import copy
 import json
 import math
 import random
@@ -157,6 +158,8 @@ def test_limit_and_bad_lines(folder, tmp_path):
                          ('{"ctx": "a", "ctx_a": null, "ctx_b": "b", "endings": ["b"], "label": 0}', "2: .* be texts"),
                          ('{"ctx": "a", "endings": ["b", "c"], "label": 0.9}', "line 2: label 0.9 is none of 2"),
                          ('{"ctx": "a", "endings": ["b", "c"], "label": null}', "line 2: label None is none of 2"),
+                         ('{"ctx": "a", "endings": ["b\\udcff"], "label": 0}', "line 2: has half a character"),
+                         ("[" * 100_000, "line 2: needs ctx"),
                          ('{"ctx": "\xe9", "endings": ["b", "c"], "label": 0}', "line 2: .*'utf-8' codec")]:
         (tmp_path / "bad.jsonl").write_text(f"{good}\n{bad}\n", encoding="latin-1")
         with pytest.raises(InputError, match=message):
@@ -166,6 +169,19 @@ def test_limit_and_bad_lines(folder, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="has no questions"):
         evaluate(model, tokenizer, tmp_path / "empty.jsonl", "cpu")
+
+
+def test_scores_without_a_meaning_are_refused(folder):
+    path, model, tokenizer = folder
+    wide = Tokenizer(models.WordLevel({word: 10_000 + i for i, word in enumerate([*WORDS, "?"])}, "?"))
+    with pytest.raises(InputError, match=r"outside 0.*another model's tokenizer"):
+        evaluate(model, wide, path / "plain.jsonl", "cpu", limit=1)
+    lost = copy.deepcopy(model)
+    lost.transformer["wte"].weight.data[:] = math.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        evaluate(lost, tokenizer, path / "plain.jsonl", "cpu", limit=1)
+    with pytest.raises(InputError, match="--limit -5"):
+        hellaswag.main(hellaswag.Settings(str(path / "model"), path / "plain.jsonl", limit=-5))
 
 
 def test_command_line(folder):

@@ -261,6 +261,32 @@ def test_command_line(tmp_path):
     assert failed.stderr.splitlines()[-1].startswith("error: ")
 
 
+def test_a_prompt_that_is_not_utf_8_is_refused():
+    with pytest.raises(InputError, match=r"--prompt .*in UTF-8"):
+        main(Settings("/no/model", prompt=("a\udcff",)))
+
+
+@pytest.mark.parametrize("flags", [(), ("--stream",)])
+def test_llamas_tokens_keep_their_spaces(flags, tmp_path, monkeypatch, capsys):
+    """Their decoder takes the space off the first token of a text, and the continuation is none."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"</s>": 0, "▁the": 1, "▁cat": 2}, "</s>"))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=0, vocab_size=3))
+    monkeypatch.setattr("convert.load_any", lambda *_: (model, tmp_path))
+    monkeypatch.setattr("sample.choose", lambda logits, *_: torch.full((len(logits),), 2))
+    main(read_settings(Settings, "", argv=["x", "--prompt", "the", "--max_new_tokens", "2", *flags]))
+    assert capsys.readouterr().out == "the cat cat\n\n"
+
+
+def test_a_tiny_temperature_takes_the_likeliest():
+    logits = torch.tensor([[1.0, 2.0, -1.0]])
+    for temperature in (1e-300, 1e-45, 1e-7):
+        assert choose(logits, temperature, 0, 0.95, 0.0, 1.0, None, torch.tensor([[0.9]], dtype=torch.float64)) == 1
+
+
 @pytest.mark.parametrize("rows", [1, 3])
 def test_weights_changed_between_calls_are_seen(rows):
     torch.manual_seed(1)
