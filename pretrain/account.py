@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import tyro
-from presets import PRESETS, GPTConfig, InputError, read_settings, run_command
+from presets import PRESETS, GPTConfig, InputError, preset_name, read_settings, run_command
 
 # Makers' data sheets: dense bf16 TFLOP/s, memory in GB (10^9 bytes).
 DEVICES = {"H200": (989, 141), "H100": (989, 80), "A100": (312, 80), "A100-40": (312, 40), "L40S": (362, 48),
@@ -39,7 +39,7 @@ RESERVE = 0.06  # share of the device's memory for its own context, fragmentatio
 class Settings:
     """A model, and the run to cost. `--preset` sets the architecture, other flags override it."""
 
-    preset: str = "gpt2-xl"  # stories, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    preset: str = "gpt2-xl"  # stories, text, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl
     model: Annotated[GPTConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=GPTConfig)
     sequence: int = 0  # tokens per sequence; 0 = block_size
     optimizer: Literal["adamw", "muon"] = "adamw"  # AdamW keeps two fp32 values per parameter, Muon one
@@ -172,6 +172,8 @@ def report(settings: Settings) -> dict:
         raise InputError(f"--devices {settings.devices} cannot train; give 1 or more")
     if settings.sequence < 0:
         raise InputError(f"--sequence {settings.sequence} is no length; give tokens, or 0 for the model's block size")
+    if settings.sequence > config.block_size:
+        raise InputError(f"--sequence {settings.sequence} is longer than --block_size {config.block_size}")
     if not 0 <= settings.tokens < math.inf:
         raise InputError(f"--tokens {settings.tokens} is no amount; give tokens to train on, or 0 for 20 per parameter")
     T = settings.sequence or config.block_size
@@ -234,10 +236,7 @@ def main(settings: Settings):
 
 def parse(argv: list[str]) -> Settings:
     """Command line -> Settings, with the preset's architecture as default."""
-    words = " ".join(argv).replace("--preset=", "--preset ").split()
-    name = words[words.index("--preset") + 1] if "--preset" in words[:-1] else "gpt2-xl"
-    if name not in PRESETS:
-        raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
+    name = preset_name(argv, "gpt2-xl")
     default = Settings(preset=name, model=PRESETS[name].model, optimizer=PRESETS[name].optimizer)
     return read_settings(Settings, __doc__, default, argv)
 

@@ -223,7 +223,11 @@ def read_settings(kind: type, description: str, default=None, argv: list[str] | 
 def parse(description: str, argv: list[str] | None = None) -> Settings:
     """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override."""
     argv = sys.argv[1:] if argv is None else argv
-    name = "stories"
+    return read_settings(Settings, description, dataclasses.replace(PRESETS[preset_name(argv, "stories")]), argv)
+
+
+def preset_name(argv: list[str], name: str) -> str:
+    """The last --preset of a command line, or else `name`."""
     for i, word in enumerate(argv):
         if word == "--preset" and i + 1 < len(argv):
             name = argv[i + 1]
@@ -231,7 +235,7 @@ def parse(description: str, argv: list[str] | None = None) -> Settings:
             name = word.removeprefix("--preset=")
     if name not in PRESETS:
         raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
-    return read_settings(Settings, description, dataclasses.replace(PRESETS[name]), argv)
+    return name
 
 
 def run_command(main, read):

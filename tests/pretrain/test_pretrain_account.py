@@ -19,6 +19,7 @@ from account import (
     memory,
     padding,
     parameters,
+    parse,
     report,
 )
 from model import GPT
@@ -114,10 +115,15 @@ def test_largest_batch_by_brute_force(optimizer):
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"devices": 0}, "--devices 0"), ({"sequence": -5}, "--sequence -5"), ({"tokens": -1.0}, "--tokens -1"),
-    ({"tokens": float("nan")}, "--tokens nan"), ({"mfu": 1.5}, "--mfu 1.5")])
+    ({"tokens": float("nan")}, "--tokens nan"), ({"mfu": 1.5}, "--mfu 1.5"),
+    ({"sequence": 1025}, "--sequence 1025 is longer than --block_size 1024")])
 def test_refusals(change, message):
     with pytest.raises(InputError, match=message):
         report(Settings(model=PRESETS["gpt2"].model, **change))
+
+
+def test_the_last_preset_counts():
+    assert parse(["--preset", "gpt2", "--preset=gpt2-large"]).model == PRESETS["gpt2-large"].model
 
 
 def test_days():
