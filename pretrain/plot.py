@@ -73,7 +73,7 @@ def read_run(folder: Path) -> Run:
             by_kind[tuple(sorted(record)), record["step"]] = record  # a resumed run may log a step twice
             right = all(isinstance(value, int | float | None) for value in record.values())
             right = right and None not in (record["step"], record["time"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             right = False
         if not right:
             text = line[:60].decode(errors="replace")
@@ -88,7 +88,7 @@ def read_args(path: Path) -> dict:
     """The settings of a run; none where there is no such file."""
     try:
         args = json.loads(path.read_bytes()) if path.exists() else {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     if not isinstance(args, dict):
         raise InputError(f"{path} holds {str(args)[:40]}, not the settings of a run")

@@ -46,7 +46,7 @@ class Split:
     def _open(self, entry: dict) -> np.ndarray:
         path = self.folder / entry["file"]
         try:
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+            shard = np.lib.format.open_memmap(path, mode="r")
         except (ValueError, EOFError) as error:
             raise InputError(f"{path} is damaged ({error}); encode the text again") from None
         if shard.dtype != np.dtype(self.manifest["dtype"]) or shard.ndim != 1:
@@ -138,6 +138,7 @@ class Reader:
         self.position += self.world_size * self.micro_batch
         return self.split.sequences(starts, self.T)
 
+
 def read_manifest(folder: Path) -> dict:
     """manifest.json of a folder of shards; the tokenizer that it names is checked against its hash where it exists."""
     path = Path(folder) / "manifest.json"
@@ -146,7 +147,7 @@ def read_manifest(folder: Path) -> dict:
                          f"python bpe/run.py encode TEXT_FOLDER --tokenizer TOKENIZER_FOLDER --out {folder}")
     try:
         manifest = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
     check_fields(path, manifest, MANIFEST)
     for split, entries in manifest["shards"].items():

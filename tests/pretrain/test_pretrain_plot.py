@@ -73,7 +73,7 @@ def test_running_and_resumed_job(plot, tmp_path):
 
 @pytest.mark.parametrize("line", [
     b'\xff\xfe', b'{"step": 41, "loss": 1.0}', b'{"step": 41, "time": 2.0, "loss": "low"}', b"[41]",
-    b'{"step": null, "time": 2.0}', b'{"step": 41, "time": null}', b'{"step": "41", "time": 2.0}'])
+    b'{"step": null, "time": 2.0}', b'{"step": 41, "time": null}', b'{"step": "41", "time": 2.0}', b"[" * 100_000])
 def test_damaged_metrics_are_refused(plot, tmp_path, line):
     folder = make_run(tmp_path / "a")
     with (folder / "metrics.jsonl").open("ab") as file:

@@ -125,6 +125,12 @@ def test_shards_are_verified(tmp_path):
     with pytest.raises(InputError, match=r"damaged"):
         Split(folder, "train")
 
+    folder = fresh("archive")
+    np.savez(tmp_path / "archive.npz", np.zeros(700, np.uint16))
+    (tmp_path / "archive.npz").rename(folder / "train_000000.npy")
+    with pytest.raises(InputError, match=r"damaged"):
+        Split(folder, "train")
+
     folder = fresh("id")
     edit(folder, vocab_size=60)
     with pytest.raises(InputError, match=r"train_00000\d.npy: token id 60 at position \d+ is not below vocab_size 60"):
@@ -169,6 +175,9 @@ def test_damaged_manifests_name_the_file_and_the_field(tmp_path):
         cases.append(({**whole, "shards": {"train": [entry]}}, f"a shard of 'train' lacks {field}"))
     entry = whole["shards"]["train"][0] | {"bytes": 0}
     cases.append(({**whole, "shards": {"train": [entry]}}, "bytes of split 'train' are 0"))
+    path.write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not JSON"):
+        Split(folder, "train")
     for manifest, message in cases:
         path.write_text(json.dumps(manifest))
         with pytest.raises(InputError, match=f"manifest.json.*{message}" if manifest else message):
