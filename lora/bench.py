@@ -11,6 +11,8 @@ computing it). Each measurement is a process of its own (bench_case.py), so that
 lets them take turns three times, which a machine that others use as well needs. The weights are random, as are all
 texts but the stream's: speed does not depend on them. Prints Markdown; writes bench.json and a figure.
 
+Linux only: it asks the system for its cores and its peak memory.
+
 Shapes: N tokens of a batch, R rank, in / out features of a layer.
 """
 
@@ -312,6 +314,9 @@ def main(settings):
         import torch
 
         settings.device = "cuda" if torch.cuda.is_available() else "cpu"
+    for name in ("rank", "batch_size", "length", "stream_batch_size", "stream_batches", "repeats", "rounds"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least 1")
     settings.threads = settings.threads or len(os.sched_getaffinity(0))
     chosen = [p for p in (settings.only or ",".join(PARTS)).split(",") if p != "none"]
     precisions = settings.precisions.split(",")

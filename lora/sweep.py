@@ -5,11 +5,11 @@
     python lora/sweep.py --name mine --list settings.json         # [{"lora_dim": 4, "lr": 0.003}, {"lora_dim": 8}, ...]
     python lora/sweep.py --name try --max_steps 5 --lora_dim 1 2  # seconds, once `bash train.sh pretrain` has run
 
-Every flag of lora/train.py works; the six of the grid take several values, all combinations are trained. The same
-command again skips what is finished and continues what was interrupted; a longer grid adds to it. Under
-data/runs/lora/NAME each run has its folder (settings, metrics, generated text, result.json), beside sweep.md with the
-table, the figures, and, with --records, every model's replies and their scores by data/checkers.py. A run that diverges
-is kept and shown as such.
+Every flag of lora/train.py works but those of output folders; the six of the grid take several values, all
+combinations are trained. The same command again skips what is finished and continues what was interrupted; a longer
+grid adds to it. Under data/runs/lora/NAME each run has its folder (settings, metrics, generated text, result.json),
+beside sweep.md with the table, the figures, and, with --records, every model's replies and their scores by
+data/checkers.py. A run that diverges is kept and shown as such.
 """
 
 import functools
@@ -18,8 +18,10 @@ import hashlib
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args
@@ -27,6 +29,7 @@ from typing import get_args
 import tyro
 from curves import diverged, read_metrics
 from finetune_settings import ROOT, RUNS, InputError, Settings, check_settings
+from sweep_report import read_json
 
 GRID = ("lora_dim", "lora_scaling", "dropout", "lr", "train_batch_size", "seed")
 NEUTRAL = {"output_dir_name", "adapter_out", "model_out", "resume", "debug", "save_interval"}  # do not change a result
@@ -75,13 +78,22 @@ def planned_runs(s):
     shared = {f.name: getattr(s, f.name) for f in fields(Settings) if f.name not in GRID}
     if s.alpha_per_rank < 0 or (s.alpha_per_rank and len(s.lora_scaling) > 1):
         raise InputError("--alpha_per_rank must not be negative, and stands in place of --lora_scaling")
+    for name in GRID:
+        if not getattr(s, name):
+            raise InputError(f"--{name}: give at least one value")
+    if s.lora_load_path and len(s.lora_dim) * len(s.lora_scaling) > 1:
+        raise InputError("--lora_load_path brings its rank and alpha; give one --lora_dim and --lora_scaling, its own")
+    for name in ("output_dir_name", "adapter_out", "model_out"):
+        if getattr(s, name):
+            raise InputError(f"--{name}: a sweep names its runs' folders itself, under --name; leave it out")
     if s.list:
         return listed_runs(s, {**shared, **{k: getattr(s, k)[0] for k in GRID}})
     runs = [Settings(**shared, **dict(zip(GRID, values, strict=True)))
-            for values in itertools.product(*(getattr(s, name) for name in GRID))]
+            for values in itertools.product(*(getattr(s, name) for name in GRID)) if s.use_lora]
     for run in runs:
         run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
-    for lr, batch, seed in itertools.product(s.full_lr, s.train_batch_size, s.seed):
+    full = s.full_lr if s.use_lora else s.full_lr or s.lr
+    for lr, batch, seed in itertools.product(full, s.train_batch_size, s.seed):
         runs.append(Settings(**{**shared, "use_lora": False, "lr": lr, "train_batch_size": batch, "seed": seed}))
     for run in runs:
         check_settings(run)
@@ -121,6 +133,8 @@ def read_list(path):
             wanted = mismatch(value, types[flag])
             if wanted:
                 raise InputError(f"--list {path}, entry {number}: --{flag} is {value!r}; it must be {wanted}")
+            if types[flag] is float:
+                entry[flag] = float(value)  # 1 is the same run as 1.0
     return entries
 
 
@@ -129,7 +143,8 @@ def mismatch(value, kind):
     choices = get_args(kind)  # of a Literal
     if choices:
         return "" if value in choices else f"one of {', '.join(choices)}"
-    return "" if type(value) is kind or (type(value) is int and kind is float) else JSON_VALUES[kind]
+    return "" if type(value) is kind or (type(value) is int and kind is float and abs(value) < 1e300) \
+        else JSON_VALUES[kind]
 
 
 def run_name(run):
@@ -160,15 +175,20 @@ def sha256(path):
 
 
 def memory(reset=False):
-    """Peak memory in bytes since the last reset: of the GPU where there is one, else of this process."""
+    """Peak memory in bytes since the last reset: of the GPU where there is one, else of this process (macOS: since its
+    start).
+    """
     import torch
 
     if torch.cuda.is_available():
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "darwin":  # which cannot reset it, and counts in bytes
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if reset:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the resident set starts anew
+        with suppress(OSError):  # a container may forbid it; then the peak is that since the start
+            Path("/proc/self/clear_refs").write_text("5")
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -232,21 +252,22 @@ def write_json(path, content):
 
 def score_replies(s, sweep, names):
     """Lets the models answer --records, all but those that diverged, and scores the replies: {model: its shares}."""
-    trained = [name for name in names if json.loads((sweep / name / "result.json").read_text())["status"] == "finished"]
+    trained = [name for name in names if read_json(sweep / name / "result.json")["status"] == "finished"]
     adapters = [str(sweep / "adapters" / name) for name in trained if (sweep / "adapters" / name).exists()]
     full = [str(sweep / "models" / name) for name in trained if (sweep / "models" / name).exists()]
     scores, replies = sweep / "scores.json", sweep / "replies.jsonl"
     wanted = {"models": sorted(["base", *trained]), "limit": s.limit, "records": sha256(s.records)}
-    if scores.exists() and json.loads(scores.read_text()).get("of") == wanted:
-        return json.loads(scores.read_text())["scores"]
+    if scores.exists() and (found := read_json(scores)).get("of") == wanted:
+        return found["scores"]
     command = [sys.executable, str(ROOT / "lora" / "generate.py"), "--base", s.model_name_or_path, "--device", s.device,
-               "--template", s.template, "--records", s.records, "--limit", str(s.limit), "--replies", str(replies)]
+               "--records", s.records, "--limit", str(s.limit), "--replies", str(replies)]
+    command += ["--trust_remote_code"] if s.trust_remote_code else []
     command += ["--full", *full] if full else []
     command += ["--adapters", *adapters] if adapters else []
     subprocess.run(command, check=True)
     checkers = [sys.executable, str(ROOT / "data" / "checkers.py"), str(replies), "--json", str(scores)]
     subprocess.run(checkers, check=True, stdout=subprocess.DEVNULL)
-    found = json.loads(scores.read_text())
+    found = read_json(scores)
     if len(full) == 1:
         found[Path(full[0]).name] = found.pop("full")
     write_json(scores, {"of": wanted, "scores": found})
@@ -256,9 +277,17 @@ def score_replies(s, sweep, names):
 def main(s):
     """Trains what is missing, scores, reports."""
     runs = {run_name(run): run for run in planned_runs(s)}
+    if s.name in ("", ".", ".."):
+        raise InputError(f"--name '{s.name}': give the sweep a folder of its own")
     sweep = RUNS / s.name if "/" not in s.name else Path(s.name)
     if s.records and not Path(s.records).is_file():
         raise InputError(f"--records {s.records} does not exist; make it with: python data/prepare.py stories")
+    if s.limit < 0:
+        raise InputError(f"--limit is {s.limit}; it must be at least 0")
+    if s.records:
+        from generate import instruction_records
+
+        instruction_records(s.records)  # a mistake in it is to show now, not after the training
     done = [name for name in runs if (sweep / name / "result.json").exists()]
     print(f"{len(runs)} runs in {sweep}, {len(done)} of them finished before", flush=True)
     cache = {}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from curves import plot_by_rank, plot_runs, shades
+from finetune_settings import InputError
 
 SHORT = {"lora_scaling": "alpha", "train_batch_size": "batch", "lora_init": "init"}
 
@@ -26,9 +27,17 @@ def trainable_parameters(folder):
     return None
 
 
+def read_json(path):
+    """An object that sweep.py wrote."""
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete it, and the same command makes it again") from None
+
+
 def load_groups(sweep, names, scores):
     """Runs that differ in their seed only, as one group: {label: {"settings", "runs": [(name, result, score)]}}."""
-    results = {name: json.loads((sweep / name / "result.json").read_text()) for name in names}
+    results = {name: read_json(sweep / name / "result.json") for name in names}
     named = {use: varying([r["settings"] for r in results.values() if r["settings"]["use_lora"] == use])
              for use in (True, False)}
     groups = {}

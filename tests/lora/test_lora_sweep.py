@@ -209,10 +209,43 @@ def test_replies_are_scored(base, tmp_path, capsys):
     ({"list": "nowhere.json"}, "--list nowhere.json"),
     ({"alpha_per_rank": -1.0}, "--alpha_per_rank"),
     ({"lora_dim": (0,)}, "lora_dim is 0"),
+    ({"lora_dim": ()}, "--lora_dim: give at least one value"),
+    ({"lora_load_path": "x"}, "--lora_load_path brings its rank"),
+    ({"adapter_out": "x"}, "--adapter_out: a sweep names"),
+    ({"limit": -1}, "--limit is -1"),
+    ({"name": ".."}, "--name '..'"),
+    ({"records": __file__}, "not valid JSON"),
 ])
 def test_bad_settings_are_named(base, tmp_path, changes, said):
     with pytest.raises(sweep.InputError, match=said):
         sweep.main(settings(base, tmp_path / "bad", **changes))
+
+
+def test_without_lora_there_are_no_ranks(base, tmp_path):
+    runs = sweep.planned_runs(settings(base, tmp_path, use_lora=False, lr=(1e-4, 1e-3)))
+    assert [(run.use_lora, run.lr) for run in runs] == [(False, 1e-4), (False, 1e-3)]
+
+
+def test_a_whole_number_in_a_list_is_the_run_of_the_grid(base, tmp_path):
+    (tmp_path / "list.json").write_text('[{"lora_dim": 4, "lora_scaling": 32}]')
+    listed, = sweep.planned_runs(settings(base, tmp_path, list=str(tmp_path / "list.json")))
+    grid, = sweep.planned_runs(settings(base, tmp_path, lora_dim=(4,)))
+    assert sweep.run_name(listed) == sweep.run_name(grid)
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    for text in ("", "[1]", "[" * 100_000):
+        (tmp_path / "result.json").write_text(text)
+        with pytest.raises(sweep.InputError, match=r"result.json is damaged .*delete it"):
+            sweep.read_json(tmp_path / "result.json")
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_memory_is_measured_on_any_system(platform, monkeypatch):
+    monkeypatch.setattr(sys, "platform", platform)
+    if platform == "darwin":
+        monkeypatch.delattr(sweep.Path, "read_text")
+    assert sweep.memory(reset=True) > 1e5
 
 
 def test_all_settings_are_checked_before_the_first_run(base, tmp_path):
@@ -226,6 +259,7 @@ def test_all_settings_are_checked_before_the_first_run(base, tmp_path):
     (b'[{"lr": "abc"}]', "entry 1: --lr is 'abc'; it must be a number"),
     (b'[{}, {"lora_dim": 2.5}]', "entry 2: --lora_dim is 2.5; it must be a whole number"),
     (b'[{"lora_dim": true}]', "entry 1: --lora_dim is True; it must be a whole number"),
+    (b'[{"lr": 1' + b"0" * 400 + b"}]", "it must be a number"),
     (b'[{"use_lora": 1}]', "entry 1: --use_lora is 1; it must be true or false"),
     (b'[{"data_path": null}]', "entry 1: --data_path is None; it must be text"),
     (b'[{"lora_init": ["zero"]}]', "entry 1: --lora_init is ['zero']; it must be one of zero, pissa"),
