@@ -39,7 +39,7 @@ class Encode:
     out: Path | None = None  # FILE.npy: ids of files as they are, .jsonl too; else a folder of shards. Default: print
     allowed_special: tuple[str, ...] = ()  # special tokens that text may contain, or all; others are an error
     ordinary: bool = False  # encode special tokens in the text as ordinary text
-    val_fraction: float = 0.01  # shards of single files: part of the documents for val, up to 0.5; 0 for no val
+    val_fraction: float | None = None  # shards of single files: part of the documents for val, 0 to 0.5; else 0.01
     shard_tokens: int = 100_000_000  # tokens in one shard
     end_of_text: str = END_OF_TEXT  # special token that ends every document in shards
     threads: int = 0  # 0: all cores
@@ -105,7 +105,10 @@ def _encode(settings: Encode) -> None:
     if shards:
         if settings.text is not None:
             raise InputError("--text goes to standard output or a .npy file, not into shards")
-        splits = token_shards.sources(list(settings.files), settings.val_fraction)
+        if settings.val_fraction is not None and settings.files[0].is_dir():
+            raise InputError("--val_fraction: a folder has its own val.* files; leave the flag out, or name files")
+        val_fraction = 0.01 if settings.val_fraction is None else settings.val_fraction
+        splits = token_shards.sources(list(settings.files), val_fraction)
     from encoder import Tokenizer  # compiled: only once the arguments are in order
 
     tokenizer = Tokenizer(vocabulary, settings.threads or os.cpu_count() or 1)

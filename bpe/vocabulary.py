@@ -111,7 +111,7 @@ class Vocabulary:
     def _check_tokens(self, special_ids: set[int]) -> None:
         ordinary = [token for n, token in enumerate(self.token_bytes) if n not in special_ids]
         distinct = set(ordinary)
-        if set(map(type, ordinary)) == {bytes} and len(distinct) == len(ordinary) and b"" not in distinct:
+        if set(map(type, ordinary)) <= {bytes} and len(distinct) == len(ordinary) and b"" not in distinct:
             missing = {bytes([byte]) for byte in range(256)} - distinct
             if missing:
                 raise InputError(f"token_bytes: no token for the byte 0x{min(missing).hex()}; all 256 are needed")

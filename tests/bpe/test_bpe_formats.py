@@ -349,6 +349,15 @@ def test_gpt2_by_name_holds_its_split():
     assert tokenizer_folder.load("gpt2", "gpt4").pattern == "gpt2"
 
 
+@pytest.mark.parametrize("name", ["empty.tiktoken", "tokenizer.json"])
+def test_a_tokenizer_without_tokens_is_refused(tmp_path, name):
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    text = json.dumps({"pre_tokenizer": {"type": "ByteLevel"}, "model": model}) if name.endswith("json") else ""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match="no token for the byte 0x00"):
+        tokenizer_folder.load(tmp_path / name, "gpt2")
+
+
 def test_special_tokens_of_rank_files_may_be_odd_but_not_the_same(tmp_path):
     vocabulary = Vocabulary.build(range(256), [(97, 98)], specials_first=False)
     (tmp_path / "x.tiktoken").write_text(formats.rank_file(vocabulary))

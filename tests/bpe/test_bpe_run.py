@@ -241,6 +241,7 @@ def test_the_seed_s_own_table(tmp_path):
         (("encode", "text.txt", "--allowed_special", "<|pad|>"), "'<|pad|>'"),
         (("encode", "text.txt", "--out", "z", "--val_fraction", "2"), "--val_fraction 2"),
         (("encode", "text.txt", "--out", "z", "--shard_tokens", "0"), "--shard_tokens 0"),
+        (("encode", ".", "--out", "z", "--val_fraction", "0.2"), "--val_fraction: a folder has its own val.* files"),
         (("encode", "--text", "a", "--out", "z"), "--text"),
         (("decode", "50257"), "50257"),
         (("decode", "-5x"), "-5x"),
