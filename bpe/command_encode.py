@@ -109,9 +109,10 @@ def _encode(settings: Encode) -> None:
             raise InputError("--val_fraction: a folder has its own val.* files; leave the flag out, or name files")
         val_fraction = 0.01 if settings.val_fraction is None else settings.val_fraction
         splits = token_shards.sources(list(settings.files), val_fraction)
+    from counting import cores
     from encoder import Tokenizer  # compiled: only once the arguments are in order
 
-    tokenizer = Tokenizer(vocabulary, settings.threads or os.cpu_count() or 1)
+    tokenizer = Tokenizer(vocabulary, settings.threads or cores())
     if shards:
         return _to_shards(settings, vocabulary, tokenizer, splits)
     allowed = "all" if "all" in settings.allowed_special else set(settings.allowed_special)

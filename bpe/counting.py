@@ -272,6 +272,11 @@ def file_runs(paths: Sequence[Path], shard: tuple[int, int], parts: int, cutter:
     return runs
 
 
+def cores() -> int:
+    """How many cores this process may use; where the system does not say (macOS), how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def count(
     sources: Sequence[str | Path] | Iterable[str | bytes],
     pattern: str = "gpt2",
@@ -317,7 +322,7 @@ def count(
 
 
 def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
-    threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
+    threads = threads or cores()
     size = sum(path.stat().st_size for path in paths)
     parts = min(threads, 1 + size // CHUNK) if pattern in SCANNERS else 1
     runs = file_runs(paths, shard, parts, cutter)

@@ -308,3 +308,17 @@ def test_progress_and_interruption():
     done = []
     count([ENGLISH, CHINESE], texts=True, progress=done.append)
     assert done == [len(ENGLISH.encode()), len(CHINESE.encode())]
+
+
+def test_threads_are_the_cores_that_the_process_may_use(monkeypatch, tmp_path):
+    import command_encode
+    import encoder
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    made, real = [], encoder.Tokenizer
+    monkeypatch.setattr(encoder, "Tokenizer", lambda *given: made.append(given[1]) or real(*given))
+    command_encode.run(command_encode.Encode(text="a", out=tmp_path / "a.npy"))
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    command_encode.run(command_encode.Encode(text="a", out=tmp_path / "a.npy"))
+    assert made == [1, 5]
