@@ -6,6 +6,8 @@ with a key-value cache; a row leaves the batch when its reply is complete, so a 
 Legend: B rows still in the batch, T positions, V vocabulary.
 """
 
+from inspect import signature
+
 import torch
 from instructions import render, tokenize
 from tqdm import tqdm
@@ -48,6 +50,13 @@ def next_tokens(logits, temperature, top_p, uniform):
     return ids.gather(-1, place.clamp_max(ids.shape[-1] - 1))[:, 0]
 
 
+def has_cache(model):
+    """Whether the model takes keys and values of earlier steps. Others (Mamba, RWKV) have states of their own kinds,
+    which padding would change as well: they read the whole text again for every token, one prompt at a time.
+    """
+    return "past_key_values" in signature(model.forward).parameters
+
+
 @torch.inference_mode()
 def complete(model, prompts, ends, max_new_tokens, temperature=0.0, top_p=1.0, seed=42, batch_size=64, label=None):
     """Continues every prompt (lists of token ids) by up to `max_new_tokens` tokens, or to one of `ends` (not included).
@@ -60,6 +69,7 @@ def complete(model, prompts, ends, max_new_tokens, temperature=0.0, top_p=1.0, s
         if len(prompt) >= context:
             raise PromptTooLongError(index, len(prompt), context)
     luck = torch.rand(min(max_new_tokens, context), generator=torch.Generator().manual_seed(seed)).tolist()
+    batch_size = batch_size if has_cache(model) else 1
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     replies = [[] for _ in prompts]
     progress = tqdm(total=len(prompts), desc=label, unit="reply", disable=None if label else True, mininterval=0.5)
@@ -85,8 +95,9 @@ def complete_batch(model, prompts, rows, replies, ends, context, temperature, to
     positions = (mask.cumsum(-1) - 1).clamp_min(0)
     cache = DynamicCache(config=model.config)
     for uniform in luck:
-        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache,
-                       use_cache=True, logits_to_keep=1).logits[:, -1]  # (B, V)
+        memory = {"attention_mask": mask, "position_ids": positions, "past_key_values": cache, "use_cache": True,
+                  "logits_to_keep": 1} if has_cache(model) else {"use_cache": False}
+        logits = model(input_ids=ids, **memory).logits[:, -1]  # (B, V)
         tokens = next_tokens(logits, temperature, top_p, uniform)
         positions = positions[:, -1:] + 1
         alive = []
@@ -104,5 +115,5 @@ def complete_batch(model, prompts, rows, replies, ends, context, temperature, to
             keep = torch.tensor(alive, device=device)
             tokens, mask, positions = tokens[keep], mask[keep], positions[keep]
             cache.reorder_cache(keep)  # not batch_select_indices, which convolutions (LFM2) lack
-        ids = tokens[:, None]
+        ids = tokens[:, None] if has_cache(model) else torch.cat([ids, tokens[:, None]], 1)
     progress.update(len(rows))

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import transformers
 from decoding import PromptTooLongError, complete, end_tokens, next_tokens
 from transformers import (
     GPT2Config,
@@ -124,6 +125,21 @@ def test_a_tiny_temperature_takes_the_most_probable_token():
     logits = torch.tensor([[1.0, 2.0, -1.0], [3.0, 2.0, -30.0]])
     for temperature in (1e-300, 1e-45, 1e-7, 1e-5):
         assert next_tokens(logits, temperature, 1.0, 0.9).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("kind", ["Mamba", "FalconMamba", "Rwkv"])
+def test_models_without_keys_and_values_continue_the_whole_text(kind):
+    torch.manual_seed(1)
+    options = {"state_size": 4, "initializer_range": 0.4} if kind != "Rwkv" else {"context_length": 64}
+    config = getattr(transformers, f"{kind}Config")(vocab_size=61, hidden_size=32, num_hidden_layers=2, **options)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+    prompts, expected = [[5, 6, 7], [9], [3, 4, 5, 6, 7, 8]], []
+    for prompt in prompts:
+        ids = list(prompt)
+        for _ in range(6):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+        expected.append(ids[len(prompt):])
+    assert complete(model, prompts, set(), 6) == expected
 
 
 def test_more_tokens_than_the_context_has_take_no_memory():
