@@ -156,7 +156,7 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             "mlp": OUR_ACTIVATIONS[require("activation_function", tuple(OUR_ACTIVATIONS), "gelu_new")],
             "norm_eps": read("layer_norm_epsilon", float, 1e-5)}
     else:
-        rope = read("rope_parameters", dict, {}) or read("rope_scaling", dict, {})
+        rope = read("rope_scaling", dict, {}) or read("rope_parameters", dict, {})  # the old name wins in transformers
         for name in ("rope_type", "type"):
             if rope.get(name, "default") != "default":
                 raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
@@ -172,7 +172,7 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             "head_size": read("head_dim", int, 0), "mlp": "swiglu", "mlp_hidden": read("intermediate_size", int),
             "norm": "rmsnorm", "norm_eps": read("rms_norm_eps", float, 1e-6), "position": "rope",
             "qk_norm": kind == "qwen3", "bias": bias,
-            "rope_theta": read("rope_theta", float, read("rope_theta", float, 10000.0, fields=rope))}
+            "rope_theta": read("rope_theta", float, read("rope_theta", float, 10000.0), fields=rope)}
     try:
         return GPTConfig(**values, **shared)
     except InputError as error:
@@ -249,8 +249,11 @@ def copy_tensors(model, tensors: dict, where: str):
         # The hub's oldest files have no prefix; attn.bias and attn.masked_bias are causal masks, not weights.
         tensors = {name if name.startswith(("transformer.", "lm_head.")) else f"transformer.{name}": value
                    for name, value in tensors.items() if not name.endswith((".attn.bias", ".attn.masked_bias"))}
-    if config.tied:
-        tensors.pop("lm_head.weight", None)
+    head, embedding = tensors.get("lm_head.weight"), tensors.get(layout(config)[0][1][0])
+    if config.tied and head is not None:
+        if embedding is None or not torch.equal(head, embedding):
+            raise InputError(f"{where}: lm_head.weight is not the embedding, but config.json has tie_word_embeddings")
+        tensors.pop("lm_head.weight")
     state = dict(model.named_parameters())
     with torch.no_grad():
         for ours, theirs, _, transposed in layout(config):

@@ -135,6 +135,7 @@ def test_refusals(tmp_path):
                             ({"num_attention_heads": 3}, "config.json, in our names: --n_head 3 is not a multiple"),
                             ({"vocab_size": None}, "the field 'vocab_size' is missing"),
                             ({"eos_token_id": ["7"]}, "eos_token_id = '7' must be of type int"),
+                            ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear'"),
                             ({"rope_parameters": "default"}, "rope_parameters = 'default' must be of type dict")]:
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):
@@ -204,6 +205,30 @@ def test_conversion_keeps_what_belongs_to_tokenizer_and_generation(tmp_path):
     (tmp_path / "a" / "generation_config.json").unlink()  # then config.json's count
     main(Settings(str(tmp_path / "a"), tmp_path / "b"))
     assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == {"bos_token_id": 7, "eos_token_id": 7}
+
+
+def test_the_rotary_base_is_transformers(tmp_path):
+    model, tokens = random_model(**LLAMA), torch.randint(101, (2, 24))
+    export(model, None, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change in ({"rope_theta": 99.0}, {"rope_theta": 99.0, "rope_parameters": None},
+                   {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}}):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        assert torch.allclose(load(tmp_path)(tokens), theirs(tmp_path)(tokens).logits, atol=1e-4), change
+
+
+def test_an_output_head_of_its_own_is_not_dropped(tmp_path):
+    """transformers keeps it, whatever config.json says."""
+    export(random_model(**LLAMA, tied=False), None, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    with pytest.raises(InputError, match=r"lm_head.weight is not the embedding"):
+        load(tmp_path)
+    export(random_model(**LLAMA), None, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}, path)
+    assert load(tmp_path).config.tied
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": ["model.safetensors"]}, {"weight_map": {"lm_head.weight": 3}}])
