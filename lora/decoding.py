@@ -44,8 +44,9 @@ def next_tokens(logits, temperature, top_p, uniform):
         return logits.argmax(-1)
     probabilities, ids = torch.softmax(logits.float() / temperature, -1).sort(-1, descending=True)  # (B, V)
     cumulative = probabilities.cumsum(-1)
-    # a token stays while the more probable ones before it have not reached top_p; the first always does
-    kept = probabilities.masked_fill(cumulative - probabilities >= top_p, 0.0).cumsum(-1)
+    # a token stays while the more probable ones before it have not reached top_p; the first always does (1e-30: what
+    # fp32 rounds to 0 would lose it)
+    kept = probabilities.masked_fill(cumulative - probabilities >= max(top_p, 1e-30), 0.0).cumsum(-1)
     place = torch.searchsorted(kept, kept[:, -1:] * uniform, right=True)  # (B, 1)
     return ids.gather(-1, place.clamp_max(ids.shape[-1] - 1))[:, 0]
 

@@ -161,7 +161,8 @@ def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, c
     else:
         p, ids = logits.softmax(-1), None
     if top_p < 1:
-        p = p.masked_fill(p.cumsum(-1) - p >= top_p, 0)  # the mass before a token has reached top_p without it
+        # the mass before a token has reached top_p without it; 1e-30: what fp32 rounds to 0 would leave no token
+        p = p.masked_fill(p.cumsum(-1) - p >= max(top_p, 1e-30), 0)
     if min_p > 0:
         p = p.masked_fill(p < min_p * p.amax(-1, keepdim=True), 0)
     # inverse of the cumulative distribution; float64 so that the number stays below the total

@@ -125,6 +125,7 @@ def test_a_tiny_temperature_takes_the_most_probable_token():
     logits = torch.tensor([[1.0, 2.0, -1.0], [3.0, 2.0, -30.0]])
     for temperature in (1e-300, 1e-45, 1e-7, 1e-5):
         assert next_tokens(logits, temperature, 1.0, 0.9).tolist() == [1, 0]
+    assert next_tokens(logits, 1.0, 1e-300, 0.9).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("kind", ["Mamba", "FalconMamba", "Rwkv"])

@@ -281,10 +281,10 @@ def test_llamas_tokens_keep_their_spaces(flags, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == "the cat cat\n\n"
 
 
-def test_a_tiny_temperature_takes_the_likeliest():
+def test_a_tiny_temperature_or_top_p_takes_the_likeliest():
     logits = torch.tensor([[1.0, 2.0, -1.0]])
-    for temperature in (1e-300, 1e-45, 1e-7):
-        assert choose(logits, temperature, 0, 0.95, 0.0, 1.0, None, torch.tensor([[0.9]], dtype=torch.float64)) == 1
+    for temperature, top_p in ((1e-300, 0.95), (1e-45, 0.95), (1e-7, 0.95), (1.0, 1e-300)):
+        assert choose(logits, temperature, 0, top_p, 0.0, 1.0, None, torch.tensor([[0.9]], dtype=torch.float64)) == 1
 
 
 @pytest.mark.parametrize("rows", [1, 3])
