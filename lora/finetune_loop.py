@@ -139,6 +139,11 @@ class Trainer:
             offset += grad.numel()
         return flat[-2], float(flat[-1])
 
+    def check_weights(self, step: int):
+        """Raises Diverged where the update `step` itself made weights that are no numbers; all processes agree."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters):
+            raise Diverged(f"the weights after update {step} are not finite; lower --lr (now {self.s.lr:g})")
+
     @torch.no_grad()
     def evaluate(self) -> float:
         """Mean loss per labelled token over the whole evaluation set: each token counts once, whatever the batches."""
@@ -294,9 +299,11 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
                 bar.set_postfix_str(f"loss {loss:.3f}, eval {progress['eval_loss']:.3f}")
             progress["done"] = progress["done"] or share >= 1
             stop = stop or (trainer.world == 1 and caught)
-            if trainer.rank == 0 and ((step + 1) % save_interval == 0 or progress["done"] or stop):
+            if (step + 1) % save_interval == 0 or progress["done"] or stop:
+                trainer.check_weights(step + 1)
                 journal.flush()
-                save_checkpoint(folder, trainer.model, optimizer, progress, who)
+                if trainer.rank == 0:
+                    save_checkpoint(folder, trainer.model, optimizer, progress, who)
             if stop and not progress["done"]:
                 raise Stopped(caught[0] if caught else signal.SIGTERM, s.output_dir_name or folder.name)
     finally:

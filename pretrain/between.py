@@ -4,12 +4,13 @@ None of it draws from the training's random state.
 """
 
 import dataclasses
+import math
 
 import checkpoint
 import torch
 from evaluate import validation_loss
 from model import GPT
-from presets import InputError
+from presets import InputError, NotFiniteError
 from shards import tokenizer_folder
 
 
@@ -93,6 +94,9 @@ class Between:
                                  self.world)
         if settings.fsdp:  # gathered for a forward pass that no backward pass follows; back to the parts
             self.model.reshard()
+        if not math.isfinite(result["val_loss"]):
+            raise NotFiniteError(f"step {progress.step}: validation loss {result['val_loss']}; this step is not "
+                                 "saved. Lower the learning rate")
         progress.evaluated, progress.val_loss = progress.step, result["val_loss"]
         self.log.write(progress.step, progress.seconds, **result)
         self.log.say(f"step {progress.step}: validation loss {result['val_loss']:.4f} nats, "

@@ -19,16 +19,12 @@ import torch
 from between import Between
 from model import GPT
 from optim import learning_rate_scale, make_optimizers
-from presets import GPTConfig, InputError, Settings, check
+from presets import GPTConfig, InputError, NotFiniteError, Settings, check
 from runlog import RunLog, plain, record
 from shards import Reader, Split, accumulation_steps, check_length
 from world import World, claim, exchange_gradients, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
-
-
-class NotFiniteError(RuntimeError):
-    """The loss or the gradient is NaN or infinite; no update was made."""
 
 
 @dataclass

@@ -24,6 +24,10 @@ class InputError(ValueError):
     """A user's mistake: one or two lines that name the value and the fix; exit status 2 without a traceback."""
 
 
+class NotFiniteError(RuntimeError):
+    """A loss, a gradient or a weight is NaN or infinite; what it would have changed or saved is as before."""
+
+
 RANGES = [  # what a number may be, in words and as a test, and the settings that it is about
     ("1 or more", lambda x: 1 <= x < math.inf,
      "n_layer n_head n_embd block_size pad_vocab total_batch micro_batch keep timeout"),

@@ -304,6 +304,14 @@ def test_divergence_stops_before_the_update(settings, tmp_path):
         fine_tune(settings(use_lora=False, lr=1e30, max_grad_norm=0.0, max_steps=20))
 
 
+@pytest.mark.parametrize("eval_ratio", [0.0, 0.1])
+def test_a_last_update_that_destroys_the_weights_is_not_saved(settings, tmp_path, eval_ratio):
+    with pytest.raises(Diverged, match="weights after update 1 are not finite"):
+        fine_tune(settings(lr=1e300, max_steps=1, eval_ratio=eval_ratio, adapter_out=str(tmp_path / "adapter")))
+    assert not (tmp_path / "adapter").exists()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
 def run_of(folder):
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
     lines = [

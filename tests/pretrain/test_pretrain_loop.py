@@ -189,12 +189,23 @@ def test_two_runs_in_one_folder(data, tmp_path, capsys):
     assert main(tiny_settings(data, tmp_path / "run", max_steps=1), capsys)[0] == 0
 
 
+def test_a_last_update_that_destroys_the_weights_is_not_saved(data, tmp_path, capsys):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=1, optimizer="adamw", lr=1e300, warmup=0.0,
+                             export=tmp_path / "model")
+    status, text = main(settings, capsys)
+    assert status == 3
+    assert "step 1: validation loss nan; this step is not saved" in text
+    assert not (tmp_path / "model").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("step_*"))
+
+
 def test_a_loss_that_is_not_finite_stops_before_the_update(data, tmp_path, capsys):
-    settings = tiny_settings(data, tmp_path / "run", save_every=1, lr=1e38, optimizer="adamw", clip=0.0, warmup=0.0)
+    settings = tiny_settings(data, tmp_path / "run", eval_every=0, save_every=0, lr=1e38, optimizer="adamw", clip=0.0,
+                             warmup=0.0)
     status, text = main(settings, capsys)
     assert status == 3
     assert "no update was made. Sequences 8 to 15" in text
-    assert [path.name for path in (settings.out / "checkpoints").iterdir()] == ["step_00000001"]
+    assert not list((settings.out / "checkpoints").glob("step_*"))
     assert "--seed" not in text  # which no run can change at resume
 
 
