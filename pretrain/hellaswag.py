@@ -188,6 +188,7 @@ def main(settings: Settings):
     """Load, score, print."""
     from convert import load_any, read_tokenizer
     from sample import choose_device
+    from world import prepare_loops
 
     if settings.limit < 0:
         raise InputError(f"--limit {settings.limit}: 1 or more, or 0 for all questions")
@@ -195,6 +196,7 @@ def main(settings: Settings):
     read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
     model, folder = load_any(settings.source)
     tokenizer = read_tokenizer(folder, settings.source)
+    prepare_loops(device, model.dtype)
     result = evaluate(model.to(device), tokenizer, settings.choices, device, limit=settings.limit)
     print("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                     for name, value in result.items()))

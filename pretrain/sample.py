@@ -182,7 +182,7 @@ def main(settings: Settings):
     dtype = choose_dtype(settings.dtype, torch.device(device))
     model, folder = load_any(settings.source, dtype)
     tokenizer = read_tokenizer(folder, settings.source)
-    prepare_loops(torch.device(device), dtype)
+    prepare_loops(device, dtype)
     model, end = model.to(device), model.config.end_of_text
     prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in settings.prompt]
     room = model.config.block_size - max(map(len, prompts))

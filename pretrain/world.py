@@ -108,9 +108,9 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS: all
 
 
-def prepare_loops(device: torch.device, dtype: torch.dtype):
+def prepare_loops(device: torch.device | str, dtype: torch.dtype):
     """On a CPU: see to it that its compiled loops lie ready."""
-    if device.type == "cpu":
+    if torch.device(device).type == "cpu":
         import kernel_cache
 
         kernel_cache.prepare(dtype)
