@@ -37,6 +37,8 @@ FIELDS = {
     "name": str, "value": int, "count": int,
 }  # fmt: skip
 WANTED = {list: "a list of strings", str: "a string", int: "a whole number"}
+
+
 def tidy(text: str) -> str:
     """Lower case, single spaces, no quotes around it and no mark at its end: `' "Small." '` -> `small`."""
     text = " ".join(text.split()).casefold()
