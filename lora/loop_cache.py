@@ -8,8 +8,8 @@ differently (numba 0.68: one number in some thousands, in its last bit). A run w
 from one that finds the code there, and so from itself once it is resumed. Hence a child process compiles, and all
 others load the same code.
 
-numba notices a change of the file that holds a loop, not of a function that it calls from another file: the name of the
-cache's folder is a hash of all of them, and of what else the code depends on.
+numba tells by path, time and size whether a file has changed, and looks at the one that holds the loop only, not at a
+function that it calls from another: the name of the cache's folder is a hash of all that, for all the files.
 """
 
 import fcntl
@@ -29,9 +29,10 @@ SOURCES = ("cpu_loops.py", "loop_cache.py")
 def cache_folder() -> Path | None:
     """The first that can be written to: in $NUMBA_CACHE_DIR, beside this file, in the user's cache; or None."""
     here = Path(__file__).resolve().parent
-    parts = [(here / name).read_bytes() for name in SOURCES]
-    parts += [numba.__version__.encode(), llvmlite.binding.get_host_cpu_name().encode()]
-    name = f"numba-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}"
+    files = [(str(here / name), (here / name).stat()) for name in SOURCES]
+    key = [numba.__version__, llvmlite.binding.get_host_cpu_name(),
+           *((path, stat.st_mtime_ns, stat.st_size) for path, stat in files)]
+    name = f"numba-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
     chosen, user = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     for base in [chosen] if chosen else [here / "__pycache__", Path(user) / "lora"]:
         folder = Path(base) / name

@@ -3,6 +3,7 @@
 None of it draws from the training's random state.
 """
 
+import contextlib
 import dataclasses
 import math
 
@@ -109,12 +110,16 @@ class Between:
         from hellaswag import evaluate
 
         settings, world = self.settings, self.world
-        with torch.compiler.set_stance("force_eager"):
+        with self.uncompiled():
             result = evaluate(self.whole_model(), self.tokenizer, settings.choices, world.device, world.rank,
                               world.size, limit=settings.choices_limit or None)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
         self.log.say(f"step {progress.step}: choices {scores}")
+
+    def uncompiled(self):
+        """A context in which compiled blocks run as they are written, for lengths that vary."""
+        return torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
 
     def samples(self, progress):
         """Continuations of the prompt, from a random generator of their own."""
@@ -127,7 +132,7 @@ class Between:
             return
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
         room = self.model.config.block_size - len(self.prompt)
-        with torch.compiler.set_stance("force_eager"):
+        with self.uncompiled():
             replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
                                stop_id=model.config.end_of_text, generator=generator)
         model.laid_out = None  # the next update changes the weights anyway

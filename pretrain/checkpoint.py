@@ -17,13 +17,11 @@ import shutil
 from pathlib import Path
 
 import torch
-import torch.distributed.checkpoint as dcp
 from presets import InputError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from sharded import is_split, split_like
 from torch import nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -48,12 +46,11 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, wo
     def write():
         try:
             if is_sharded(model):
-                writer = HuggingFaceStorageWriter(temporary, save_distributed=True)
-                dcp.save({**parameters, **slots}, storage_writer=writer)
+                save_sharded(temporary, {**parameters, **slots})
             elif world.main:
                 save_file({name: p.contiguous() for name, p in parameters.items()}, temporary / "model.safetensors")
                 save_file({name: slot.contiguous() for name, slot in slots.items()}, temporary / "training.safetensors")
-        except (SafetensorError, dcp.api.CheckpointException) as error:
+        except SafetensorError as error:
             raise OSError(f"cannot write {temporary}: {error}") from None
 
     def publish():
@@ -104,16 +101,21 @@ def load(path: Path, model: nn.Module, optimizers: Optimizers):
         owner[p].state[p][key] = split_like(p, value.to(p.device))
 
 
-def split_like(p: nn.Parameter, value: torch.Tensor) -> torch.Tensor:
-    """A tensor from a whole checkpoint, split over the processes where the parameter of its shape is."""
-    if isinstance(p, DTensor) and not isinstance(value, DTensor) and value.shape == p.shape:
-        return distribute_tensor(value.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
-    return value
+def save_sharded(folder: Path, tensors: dict):
+    """Write the part of the tensors that this process holds."""
+    import torch.distributed.checkpoint as dcp
+
+    try:
+        dcp.save(tensors, storage_writer=dcp.HuggingFaceStorageWriter(folder, save_distributed=True))
+    except dcp.api.CheckpointException as error:
+        raise OSError(f"cannot write {folder}: {error}") from None
 
 
 def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, dict]:
     """Weights and optimizer state of a checkpoint in parts, sharded as the parameters are; any number of processes."""
-    reader = HuggingFaceStorageReader(path)
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(path)
     wanted = {}
     for name, stored in reader.read_metadata().state_dict_metadata.items():
         p = parameters.get(name.rsplit("/", 1)[0])
@@ -130,7 +132,7 @@ def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, 
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the model is split over the processes (FSDP2)."""
-    return any(isinstance(p, DTensor) for p in model.parameters())
+    return any(map(is_split, model.parameters()))
 
 
 def read_state(path: Path) -> dict:

@@ -3,6 +3,8 @@
 Shapes: N positions, C channels, V rows of the head (padded vocabulary).
 """
 
+import functools
+
 import torch
 
 # Logits of a chunk: 64 MB in bf16 on a CPU, 1 GB on a GPU. All of 64 x 1024 positions x 50,304 are 13 GB in fp32.
@@ -88,7 +90,10 @@ def chunk_function(device: torch.device):
         import cpu_kernels
 
         return cpu_kernels.cross_entropy_
-    return compiled_cross_entropy_
+    return compiled_cross_entropy_()
 
 
-compiled_cross_entropy_ = torch.compile(cross_entropy_, dynamic=True)
+@functools.cache
+def compiled_cross_entropy_():
+    """Made at first use: torch.compile takes a second to import."""
+    return torch.compile(cross_entropy_, dynamic=True)

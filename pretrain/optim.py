@@ -6,8 +6,8 @@ Shapes: n matrices stacked, each R rows x C columns.
 import math
 
 import torch
+from sharded import split_like, whole
 from torch import nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def learning_rate_scale(progress: float, settings) -> float:
@@ -77,8 +77,7 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
                 state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(state["momentum"], group["momentum"])  # Nesterov
-                update = update.full_tensor() if isinstance(update, DTensor) else update
+                update = whole(p.grad.lerp(state["momentum"], group["momentum"]))  # Nesterov
                 updates.append(update)
                 for matrix in update.split(self.parts[p]):
                     same_shape.setdefault(matrix.shape, []).append(matrix)
@@ -87,9 +86,7 @@ class Muon(torch.optim.Optimizer):
                 for matrix, orthogonal in zip(same, orthogonalise(torch.stack(same), self.dtype), strict=True):
                     matrix.copy_(orthogonal).mul_(scale)
             for p, update in zip(parameters, updates, strict=True):
-                if isinstance(p, DTensor):
-                    update = distribute_tensor(update, p.device_mesh, p.placements, src_data_rank=None)
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(split_like(p, update), alpha=-group["lr"])
 
 
 def orthogonalise(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from presets import InputError
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 # Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s.
@@ -87,6 +86,8 @@ class World:
         if fsdp:
             if self.size == 1:
                 raise InputError("--fsdp splits a model over processes; start with torchrun --nproc_per_node 2 or more")
+            from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
             # the model casts its activations itself; the rotary tables among the blocks' inputs stay fp32
             policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32,
                                           cast_forward_inputs=False)
@@ -126,9 +127,9 @@ def keep_freed_memory():
 
 def exchange_gradients(network, on: bool):
     """Whether the next backward pass exchanges gradients between the processes; to be set before its forward pass."""
-    if isinstance(network, DistributedDataParallel):
+    if hasattr(network, "require_backward_grad_sync"):  # DDP
         network.require_backward_grad_sync = on
-    elif isinstance(network, FSDPModule):
+    elif hasattr(network, "set_requires_gradient_sync"):  # FSDP2
         network.set_requires_gradient_sync(on)
 
 

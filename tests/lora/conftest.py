@@ -7,6 +7,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import finetune_model  # noqa: F401  (silences transformers)
+import loop_cache
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -74,6 +75,12 @@ def randomise_adapter(model, seed: int = 1):
             if "lora_left" in name or "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_loops():
+    """Compiled by another process, as in a run: the tests here and the commands that they start round alike."""
+    loop_cache.prepare(torch.float32)
 
 
 @pytest.fixture

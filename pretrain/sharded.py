@@ -1,0 +1,25 @@
+"""Tensors that FSDP2 has split over the processes: PyTorch's DTensor, known by what it has.
+
+Its module, and that of checkpoints in parts, take seconds to import: only runs that need them do.
+"""
+
+import torch
+
+
+def is_split(x: torch.Tensor) -> bool:
+    """Whether each process holds a part of x only."""
+    return hasattr(x, "placements")
+
+
+def whole(x: torch.Tensor) -> torch.Tensor:
+    """All of x, in every process."""
+    return x.full_tensor() if is_split(x) else x
+
+
+def split_like(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """A whole tensor, split over the processes where p, of its shape, is."""
+    if is_split(p) and not is_split(value) and value.shape == p.shape:
+        from torch.distributed.tensor import distribute_tensor
+
+        return distribute_tensor(value.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
+    return value
