@@ -13,6 +13,7 @@ that of the median step. cpu/wall near the number of threads says that nobody el
 --rounds 3 runs each case three times, in turn, and takes the median run.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -71,7 +72,8 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
             time.sleep(0.2)
             pid, _, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
-                raise RuntimeError(f"{' '.join(map(str, command))} ended early:\n{log.read_text()[-3000:]}")
+                process.returncode = 1  # waited for already
+                raise InputError(f"{' '.join(map(str, command))} ended early:\n{log.read_text()[-3000:]}")
             steps, wanted = finished()
             if (not marks and steps) or len(steps) >= wanted:
                 # fields 14 and 15 of proc(5): CPU ticks of the process so far
@@ -80,7 +82,8 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
                 if len(steps) >= wanted and len(marks) < 2:
                     marks.append(marks[0])
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     _, _, usage = os.wait4(process.pid, 0)
     (t0, c0), (t1, c1) = marks[0], marks[-1]
     return {"ms": round(1e3 * statistics.median(steps), 2), "steps": len(steps), "rss_mb": usage.ru_maxrss // 1024,

@@ -288,6 +288,8 @@ class GPT(nn.Module):
         Of the activations that autograd would keep, a share is kept; what is made again in the backward pass is what
         costs the least time per byte (PyTorch's memory budget, https://pytorch.org/blog/activation-checkpointing-techniques).
         """
+        import torch._functorch.config  # a second, for those who compile
+
         torch._functorch.config.activation_memory_budget = keep_activations
         for block in self.transformer["h"]:
             block.compile(dynamic=False)

@@ -2,6 +2,9 @@
 
 import cmath
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -307,3 +310,9 @@ def test_compiled_blocks_keep_less_when_told_and_have_the_same_gradients(keep, m
     for p, q in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, atol=1e-5, rtol=1e-4)
     assert fewer < most * kept
+
+
+def test_blocks_can_be_compiled_in_a_new_process():
+    """What compiling needs is imported by then, not by chance before."""
+    code = "from model import GPT, GPTConfig; GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8)).compile_blocks(0.5)"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2] / "pretrain", check=True)
