@@ -21,6 +21,7 @@ from model import GPT
 from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, NotFiniteError, Settings, check
 from runlog import RunLog, plain, record
+from sharded import whole
 from shards import Reader, Split, accumulation_steps, check_length
 from world import World, claim, exchange_gradients, peak_flops, provenance
 
@@ -128,8 +129,7 @@ def train(settings: Settings, world: World) -> int:
             loss += micro_loss.detach()
             x, y = batch()  # the next one, while a GPU still computes
         network.eval()  # what happens between the steps sees all of the model
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)
-        norm = float(norm.full_tensor() if settings.fsdp else norm)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)))
         # the same numbers in every process, so that all decide alike
         loss, terminated, interrupted, seconds = world.sum(
             float(loss) / world.size, signal.SIGTERM in stop, signal.SIGINT in stop,
