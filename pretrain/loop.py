@@ -44,18 +44,21 @@ class Progress:
 
 def main(settings: Settings) -> int:
     """Train; returns the exit status: 0, 2 for a mistake of the user, 3 for a loss that is not finite, 128 + signal."""
+    world = None
     try:
         check(settings)
         world = World(settings.device, settings.dtype, settings.threads, settings.timeout)
         with world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext):
             stopped_by = train(settings, world)
-        world.close()
-        return 128 + stopped_by if stopped_by else 0
+        status = 128 + stopped_by if stopped_by else 0
     except (InputError, OSError, NotFiniteError) as error:
         if settings.debug:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 3 if isinstance(error, NotFiniteError) else 2
+        status = 3 if isinstance(error, NotFiniteError) else 2
+    if world is not None:
+        world.close()
+    return status
 
 
 def train(settings: Settings, world: World) -> int:

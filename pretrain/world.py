@@ -3,6 +3,7 @@
 import ctypes
 import datetime
 import fcntl
+import gc
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: its functions' defaults would keep the group for ever
 from presets import InputError
 from torch.nn.parallel import DistributedDataParallel
 
@@ -99,9 +101,12 @@ class World:
         return model
 
     def close(self):
-        """Leave the process group."""
+        """Leave the process group, and end Gloo's threads with it: they abort a process that leaves Python before them."""
         if dist.is_initialized():
+            gc.unfreeze()
+            gc.collect()  # DDP holds the group
             dist.destroy_process_group()
+            time.sleep(0.1)  # FSDP's caches hold it still: time for the threads to let go of the last tensors
 
 
 def available_cores() -> int:

@@ -258,14 +258,14 @@ def test_long_pieces_are_merged_as_short_ones():
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中", "ab"])
 def test_a_million_repeats_take_linear_time(gpt2, oracle, unit):
-    texts, seconds = (unit * 1_000_000, unit * 2_000_000), [1e9, 1e9]
-    for _ in range(4):
+    texts, seconds = (unit * 125_000, unit * 2_000_000), [1e9, 1e9]  # far apart: caches alone can make 2x into 3x
+    for _ in range(3):
         for i, text in enumerate(texts):  # in turn, so that a slow moment of the machine meets both
             start = time.process_time()
             ids = gpt2.encode_array(text)
             seconds[i] = min(seconds[i], time.process_time() - start)
             assert gpt2.decode(ids) == text
-    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
+    assert seconds[1] < 40 * seconds[0] + 0.05, seconds  # 16 times the text; the square would be 256
     assert gpt2.encode(unit * 900) == oracle.encode(unit * 900)
 
 

@@ -51,9 +51,10 @@ def place(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("command", ["", "demo", "train", "encode", "decode", "compare", "show", "bench"])
 def test_help_is_quick_and_documents_every_flag(command):
-    start = time.perf_counter()
+    before = os.times()
     done = run(*command.split(), "--help", PYTHONPROFILEIMPORTTIME="1")
-    assert time.perf_counter() - start < 2
+    after = os.times()  # CPU seconds, not those of the clock: the machine may be busy
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 4
     assert "numba" not in done.stderr.decode() and " torch" not in done.stderr.decode()
     assert b"--help" in done.stdout
     if command:

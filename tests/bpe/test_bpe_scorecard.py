@@ -131,20 +131,20 @@ def test_6_any_text_round_trips_and_equals_hugging_face(tokenizer, text):
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中", "word "])
-def test_7_a_million_repetitions_round_trip_in_time_that_doubles(tokenizer, unit):
+def test_7_a_million_repetitions_round_trip_in_linear_time(tokenizer, unit):
     text = (unit * 1_000_000).encode()
     ids = tokenizer.encode_array(text)
     assert tokenizer.decode_bytes(ids) == text
-    half = text[: len(text) // 2]
+    sixteenth = text[: len(text) // 16]
     for work in (tokenizer.encode_array, lambda t: fast.train([t], 300, pattern="none", texts=True)):
         part, whole = 1e9, 1e9
         for _ in range(3):  # in turn, so that a slow moment of the machine meets both
-            start = time.perf_counter()
-            work(half)
-            middle = time.perf_counter()
+            start = time.process_time()
+            work(sixteenth)
+            middle = time.process_time()
             work(text)
-            part, whole = min(part, middle - start), min(whole, time.perf_counter() - middle)
-        assert whole < 2.5 * part + 0.1, (whole, part)
+            part, whole = min(part, middle - start), min(whole, time.process_time() - middle)
+        assert whole < 40 * part + 0.1, (whole, part)  # the square would be 256
 
 
 # 8: special tokens

@@ -244,15 +244,15 @@ def test_odd_characters_train_and_count_exactly():
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中"])
 @pytest.mark.parametrize("pattern", ["gpt2", "none"])
 def test_a_million_repeats_take_linear_time(unit, pattern):
-    texts, seconds = ([unit * 1_000_000], [unit * 2_000_000]), [1e9, 1e9]
-    for _ in range(4):
+    texts, seconds = ([unit * 125_000], [unit * 2_000_000]), [1e9, 1e9]  # far apart: caches alone can make 2x into 3x
+    for _ in range(3):
         for i, text in enumerate(texts):  # in turn, so that a slow moment of the machine meets both
             start = time.process_time()
             vocabulary = fast.train(text, 300, pattern, texts=True)
             seconds[i] = min(seconds[i], time.process_time() - start)
             if len(vocabulary.merges) >= 10:
                 assert max(map(len, vocabulary.token_bytes)) >= 512
-    assert seconds[1] < 2.5 * seconds[0] + 0.05, seconds
+    assert seconds[1] < 40 * seconds[0] + 0.05, seconds  # 16 times the text; the square would be 256
 
 
 def test_counts_are_64_bits():

@@ -408,6 +408,30 @@ def test_two_processes_equal_one(settings, tmp_path):
         torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
 
 
+SHOW_THREADS = """
+import os, sys
+sys.path.insert(0, os.environ["FOLDER"])
+import train
+status = train.main()
+threads = sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
+open(os.path.join(os.environ["THREADS"], os.environ["RANK"]), "w").write("\\n".join(threads))
+sys.exit(status)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
+def test_no_thread_of_gloo_outlives_the_run(settings, tmp_path):
+    """One that still does something when Python ends aborts the process."""
+    wrapper = tmp_path / "show_threads.py"
+    wrapper.write_text(SHOW_THREADS)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", wrapper]
+    environment = ENVIRONMENT | {"THREADS": str(tmp_path), "FOLDER": str(TRAIN.parent)}
+    result = subprocess.run([*torchrun, *command(settings(max_steps=2))[2:]], env=environment, capture_output=True,
+                            text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert [name for rank in "01" for name in (tmp_path / rank).read_text().split("\n") if "gloo" in name] == []
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

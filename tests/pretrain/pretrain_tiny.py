@@ -71,18 +71,18 @@ def flags(settings: Settings) -> list[str]:
     return words
 
 
-def start(settings: Settings, processes: int = 1, **options) -> subprocess.Popen:
-    """The command, running; under torchrun where it has several processes."""
+def start(settings: Settings, processes: int = 1, script=(MODEL,), **options) -> subprocess.Popen:
+    """The command, running; under torchrun where it has several processes. `script` stands before the flags."""
     head = [sys.executable] if processes == 1 else [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    return subprocess.Popen([*head, str(MODEL), *flags(settings)], env=environment, text=True, stdout=subprocess.PIPE,
+    return subprocess.Popen([*head, *map(str, script), *flags(settings)], env=environment, text=True, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, **options)
 
 
-def run(settings: Settings, processes: int = 1) -> None:
+def run(settings: Settings, processes: int = 1, script=(MODEL,)) -> None:
     """The command to its end, which must be a success."""
-    process = start(settings, processes)
+    process = start(settings, processes, script)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors[-3000:]
 
