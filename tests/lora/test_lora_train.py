@@ -354,12 +354,12 @@ def run_to_its_end(s):
     ids=["kill -9", "sigterm"],
 )
 def test_interrupted_and_resumed_is_bitwise_the_same(settings, tmp_path, number, options):
-    options = {"max_steps": 120, "save_interval": 4, "eval_interval": 10, "lr": 1e-3, **options}
+    options = {"max_steps": 60, "save_interval": 4, "eval_interval": 10, "lr": 1e-3, **options}
     run_to_its_end(settings(**options))
     s = settings(**options, output_dir_name=str(tmp_path / "cut"))
     status, errors = kill_when(command(s), number, lambda: (tmp_path / "cut" / "checkpoint.pt").exists())
     assert status == (-9 if number == signal.SIGKILL else 143), errors
-    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["step"] < 120, (
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["step"] < 60, (
         "it was too late to interrupt"
     )
     run_to_its_end(s)

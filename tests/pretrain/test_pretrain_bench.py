@@ -48,6 +48,7 @@ def test_reads_the_peers_steps_and_merges(nanogpt, tmp_path):
     assert "0.9 (goal 0.95), GPT-2 + AdamW at its best of 1 rates 1.2: 0.750x" in merged.stdout
 
 
+@pytest.mark.slow
 def test_cases_take_turns(nanogpt, tmp_path):
     out = tmp_path / "bench.json"
     done = run("--tiny", "--only", "d384_peer", "d384_ours", "--nanogpt", nanogpt, "--steps", 2, "--rounds", 2,

@@ -139,6 +139,7 @@ def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):
     assert metrics(runs[1].out) == pytest.approx(metrics(runs[0].out), abs=0.02)
 
 
+@pytest.mark.slow
 def test_a_run_continues_under_fsdp(data, alone, tmp_path):
     settings = tiny_settings(data, tmp_path / "run", max_steps=10, save_every=5)
     run(settings, 2)
