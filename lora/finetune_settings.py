@@ -8,6 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+if "OMP_WAIT_POLICY" not in os.environ:  # read when PyTorch loads: a thread that spins longer while it waits for others
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # keeps the core from them where another program is busy as well
+
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "data" / "runs" / "lora"
 TEMPLATES = ("seed", "alpaca", "plain", "chat", "raw")

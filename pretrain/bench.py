@@ -311,5 +311,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages, for both sides
     run_command(main, lambda: read_settings(Settings, __doc__))

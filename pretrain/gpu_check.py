@@ -314,5 +314,4 @@ def main(settings: Settings):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     run_command(main, lambda: read_settings(Settings, __doc__))

@@ -13,9 +13,6 @@ V vocabulary.
 """
 
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
-    import os
-
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read when torch loads: huge pages, 1.2x on a CPU
     from presets import parse, run_command
 
     def train(settings):

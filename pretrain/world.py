@@ -101,7 +101,7 @@ class World:
         return model
 
     def close(self):
-        """Leave the process group, and end Gloo's threads with it: they abort a process that leaves Python before them."""
+        """Leave the process group, and end Gloo's threads with it: they abort a process that ends before them."""
         if dist.is_initialized():
             gc.unfreeze()
             gc.collect()  # DDP holds the group

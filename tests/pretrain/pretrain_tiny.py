@@ -76,8 +76,8 @@ def start(settings: Settings, processes: int = 1, script=(MODEL,), **options) ->
     head = [sys.executable] if processes == 1 else [
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-    return subprocess.Popen([*head, *map(str, script), *flags(settings)], env=environment, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, **options)
+    return subprocess.Popen([*head, *map(str, script), *flags(settings)], env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
 
 def run(settings: Settings, processes: int = 1, script=(MODEL,)) -> None:
