@@ -59,6 +59,18 @@ def test_a_value_that_is_not_a_number_stays_one():
     assert not torch.isfinite(linear_cross_entropy(x, torch.eye(2), torch.tensor([1]), 2))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_greatest_of_a_row_is_found_among_numbers_of_any_sign(dtype):
+    from cpu_kernels import array, greatest
+
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(300, generator=generator).to(dtype) * 10.0**exponent for exponent in range(-30, 31, 3)]
+    rows += [-row.abs() for row in rows] + [torch.tensor([float("-inf"), -3e-40, -1e38, -0.0]).to(dtype)]
+    for row in rows:
+        for count in (1, 2, 3, len(row)):
+            assert greatest(array(row), count) == row[:count].max()
+
+
 def test_validation_computes_no_gradient(monkeypatch):
     """Nor of a head of its own, which requires one everywhere."""
     asked = []
