@@ -192,22 +192,36 @@ def shareable(path: str) -> str:
 
 
 def run_command(main, read):
-    """main(read()) as a command.
+    """main(read()) as a command, whose result is the exit status.
 
-    Exits 130 when interrupted, 2 with one line for a mistake, 141, as a shell has it, when the reader of the output has
-    left (`--help | head`).
+    130 when interrupted; 2 with one line for a mistake (--debug True: traceback) or for want of memory; 141, as a shell
+    has it, when the reader of the output has left (`--help | head`).
     """
+    settings = None
     try:
         try:
-            main(read())
+            settings = read()
+            status = main(settings)
         finally:
             sys.stdout.flush()
+        sys.exit(status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         sys.exit(141)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError, RuntimeError) as error:
+        message = str(error) if not isinstance(error, RuntimeError) else out_of_memory(error)
+        if message is None or getattr(settings, "debug", False):
+            raise
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def out_of_memory(error: RuntimeError) -> str | None:
+    """What to do about PyTorch's error if it is one of memory (GPU or CPU), else None."""
+    if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+        return None
+    return (f"out of memory: {str(error).splitlines()[0]} Lower the batch (train.py: --train_batch_size, with more "
+            "--gradient_accumulation_steps), --max_length or --lora_dim")

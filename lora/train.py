@@ -18,12 +18,11 @@ import tyro
 if "WORLD_SIZE" in os.environ:  # numba's threads, too, leave the other processes their cores: 75 -> 8 s for 80 updates
     os.environ.setdefault("NUMBA_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from finetune_settings import InputError, Settings
+from finetune_settings import Settings, run_command
 
 
-def main() -> int:
-    """Exit status: 0, 2 bad input, 3 the run diverged, 130 or 143 interrupted."""
-    s = tyro.cli(Settings, description=__doc__, config=(tyro.conf.FlagConversionOff,), use_underscores=True)
+def main(s: Settings) -> int:
+    """Exit status: 0, 3 the run diverged, 130 or 143 interrupted after the state was saved."""
     import torch.distributed as dist
     from finetune_loop import Diverged, Stopped, fine_tune
 
@@ -32,20 +31,12 @@ def main() -> int:
         if world > 1:
             start_processes(s)
         result = fine_tune(s, rank=rank, world=world)
-    except (InputError, OSError) as error:
-        if s.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except Diverged as error:
         print(f"error: diverged: {error}", file=sys.stderr)
         return 3
     except Stopped as error:
         print(error, file=sys.stderr)
         return error.status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -69,4 +60,5 @@ def start_processes(s: Settings):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    options = {"description": __doc__, "config": (tyro.conf.FlagConversionOff,), "use_underscores": True}
+    run_command(main, lambda: tyro.cli(Settings, **options))

@@ -56,6 +56,12 @@ def main(settings: Settings) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         status = 3 if isinstance(error, NotFiniteError) else 2
+    except RuntimeError as error:
+        if settings.debug or not out_of_memory(error):
+            raise
+        print(f"error: out of memory: {str(error).splitlines()[0]} Lower --micro_batch (--total_batch stays, in more "
+              "passes), or the model; account.py tells what fits", file=sys.stderr)
+        return 2  # without the farewell below: the other processes may be waiting for this one
     if world is not None:
         world.close()
     return status
@@ -170,6 +176,11 @@ def train(settings: Settings, world: World) -> int:
         between.finish(progress, progress.step > first_step)
     log.close()
     return stopped_by
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not get memory, on a GPU or for the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def with_data(config: GPTConfig, split: Split) -> GPTConfig:

@@ -249,7 +249,7 @@ def run_command(main, read):
     the output has left (`--help | head`).
     """
     # Read when PyTorch loads. Huge pages: 1.2x on a CPU. And a thread that waits for others spins for microseconds, not
-    # milliseconds: beside another busy program it would keep the core from the very thread it waits for, 25x slower.
+    # milliseconds: beside another busy program it would keep the core from the very thread it waits for, 18x slower.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")

@@ -81,8 +81,8 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     Prompts may differ in length; those of a batch are padded on the left and do not see the padding. temperature 0 is
     greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state:
     max_new_tokens for each row, whether it needs them or not, so that on a CPU rows one after the other get the same
-    ones as in a batch. Raises InputError for an empty prompt, a token outside the vocabulary, or more positions than
-    the model has.
+    ones as in a batch. Raises InputError for an empty prompt, a token outside the vocabulary, more positions than the
+    model has, or logits that are not finite.
     """
     import torch
     from attention import KVCache
@@ -117,6 +117,8 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
                                padding if padding.any() else None)
         positions = (slots - padding[:, None]).clamp(min=0) + past[:, None]  # (B, T)
         logits = decoder.step(tokens, positions)
+        if not logits.isfinite().all():
+            raise InputError("the model's logits are not finite: its weights are damaged, or its training diverged")
         running = [True] * B
         for step in range(max_new_tokens):
             token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, chances[:, step])  # (B,)

@@ -409,10 +409,13 @@ def test_two_processes_equal_one(settings, tmp_path):
 
 
 SHOW_THREADS = """
-import os, sys
-sys.path.insert(0, os.environ["FOLDER"])
-import train
-status = train.main()
+import os, runpy, sys
+sys.argv[0] = os.environ["TRAIN"]
+sys.path[0] = os.path.dirname(sys.argv[0])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as leaving:
+    status = leaving.code
 threads = sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
 open(os.path.join(os.environ["THREADS"], os.environ["RANK"]), "w").write("\\n".join(threads))
 sys.exit(status)
@@ -425,7 +428,7 @@ def test_no_thread_of_gloo_outlives_the_run(settings, tmp_path):
     wrapper = tmp_path / "show_threads.py"
     wrapper.write_text(SHOW_THREADS)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", wrapper]
-    environment = ENVIRONMENT | {"THREADS": str(tmp_path), "FOLDER": str(TRAIN.parent)}
+    environment = ENVIRONMENT | {"THREADS": str(tmp_path), "TRAIN": str(TRAIN)}
     result = subprocess.run([*torchrun, *command(settings(max_steps=2))[2:]], env=environment, capture_output=True,
                             text=True, timeout=200)
     assert result.returncode == 0, result.stderr
@@ -478,6 +481,23 @@ def test_command_line_reports_mistakes_in_one_line(settings, tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr == f"error: {bad}, record 1: 'output' is missing\n"
+
+
+def test_memory_that_cannot_be_had_is_a_mistake_in_one_line(settings):
+    result = subprocess.run(command(settings(lora_dim=10**15)), env=ENVIRONMENT, capture_output=True, text=True,
+                            timeout=240)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: out of memory: ")
+    assert "--lora_dim" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly():
+    process = subprocess.Popen([sys.executable, str(TRAIN), "--help"], env=ENVIRONMENT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141
 
 
 def test_help_is_quick_and_complete():

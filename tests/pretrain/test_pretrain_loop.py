@@ -209,6 +209,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(data, tmp_path, capsy
     assert "--seed" not in text  # which no run can change at resume
 
 
+def test_memory_that_cannot_be_had_is_a_mistake_in_one_line(data, tmp_path, capsys):
+    settings = tiny_settings(data, tmp_path / "run", tiny_model(block_size=10**15), sequence=16)
+    status, text = main(settings, capsys)
+    assert status == 2
+    assert text.splitlines()[-1].startswith("error: out of memory: ")
+    assert "--micro_batch" in text
+
+
 def test_spikes_are_reported_and_skipped_on_demand(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(loop, "spike", lambda loss, losses, deviations: len(losses) == 3)
     for name, skip in (("reported", 0.0), ("skipped", 5.0)):

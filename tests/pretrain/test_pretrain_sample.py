@@ -203,6 +203,14 @@ def test_stops_at_the_end_token_row_by_row():
     assert steps[-1] == [None]
 
 
+def test_a_model_that_has_diverged_is_refused():
+    model = random_model()
+    with torch.no_grad():
+        model.transformer["h"][0].mlp.c_proj.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match="not finite"):
+        generate(model, PROMPTS, 4)
+
+
 def test_refusals():
     model = random_model()
     for prompts, count, message in [([[]], 5, "no token"), ([[1] * 30], 11, "at most 10 are left"),
