@@ -4,6 +4,7 @@ import ctypes
 import datetime
 import fcntl
 import gc
+import inspect
 import os
 import platform
 import re
@@ -97,7 +98,9 @@ class World:
                 fully_shard(block, mp_policy=policy)
             return fully_shard(model, mp_policy=policy)
         if self.size > 1:
-            return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            known = inspect.signature(DistributedDataParallel).parameters
+            buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch < 2.13
+            return DistributedDataParallel(model, gradient_as_bucket_view=True, **{buffers: False})
         return model
 
     def close(self):
