@@ -83,6 +83,7 @@ def sections(replies, width):
 
 def side_by_side(prompt, replies, width, terminal):
     """The prompt and {name: reply} below it, as columns if this is a `terminal` of enough `width` (cells)."""
+    replies = {name: reply if reply.strip() else "(no words: it ended at once)" for name, reply in replies.items()}
     body = (columns(replies, width) if terminal else None) or sections(replies, width)
     head = "\n".join(wrap("> " + prompt.strip(), width))
     return f"{'═' * width}\n{head}\n\n{body}\n"

@@ -61,3 +61,8 @@ def test_replies_cannot_steer_the_terminal():
 
 def test_pad_counts_cells():
     assert pad("中", 4) == "中  "
+
+
+def test_an_empty_reply_is_said_to_be_one():
+    for terminal in (True, False):
+        assert "ended at once" in side_by_side("hi", {"a": " \n", "b": "words"}, 120, terminal)
