@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import peft
 import pytest
+import show_threads
 import torch
 import torch.nn.functional as F
 from finetune_checkpoint import lock_folder
@@ -408,31 +409,18 @@ def test_two_processes_equal_one(settings, tmp_path):
         torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5)
 
 
-SHOW_THREADS = """
-import os, runpy, sys
-sys.argv[0] = os.environ["TRAIN"]
-sys.path[0] = os.path.dirname(sys.argv[0])
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as leaving:
-    status = leaving.code
-threads = sorted(open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task"))
-open(os.path.join(os.environ["THREADS"], os.environ["RANK"]), "w").write("\\n".join(threads))
-sys.exit(status)
-"""
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
 def test_no_thread_of_gloo_outlives_the_run(settings, tmp_path):
     """One that still does something when Python ends aborts the process."""
-    wrapper = tmp_path / "show_threads.py"
-    wrapper.write_text(SHOW_THREADS)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", wrapper]
-    environment = ENVIRONMENT | {"THREADS": str(tmp_path), "TRAIN": str(TRAIN)}
-    result = subprocess.run([*torchrun, *command(settings(max_steps=2))[2:]], env=environment, capture_output=True,
-                            text=True, timeout=200)
+    python, *script = command(settings(max_steps=2))
+    torchrun = [python, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run([*torchrun, show_threads.__file__, str(tmp_path), *script], env=ENVIRONMENT,
+                            capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
-    assert [name for rank in "01" for name in (tmp_path / rank).read_text().split("\n") if "gloo" in name] == []
+    for rank in "01":
+        left, *threads = (tmp_path / rank).read_text().split("\n")
+        assert left == "0"
+        assert [name for name in threads if "gloo" in name] == []
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import show_threads
 from pretrain_tiny import MODEL, checkpoint_bytes, make_shards, metrics, run, start, tiny_settings
 
 
@@ -148,27 +149,13 @@ def test_a_run_continues_under_fsdp(data, alone, tmp_path):
     assert metrics(settings.out) == pytest.approx(alone[0], rel=1e-4)
 
 
-SHOW_THREADS = """
-import os, runpy, sys
-from pathlib import Path
-sys.argv = sys.argv[1:]
-sys.path[0] = os.path.dirname(sys.argv[0])
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as leaving:
-    assert leaving.code == int(os.environ["STATUS"]), leaving
-threads = sorted((task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir())
-Path(os.environ["THREADS"], os.environ["RANK"]).write_text("\\n".join(threads))
-"""
-
-
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are read from Linux's /proc")
-@pytest.mark.parametrize(("status", "changes"), [(0, {}), (2, {"choices": Path("/no/such/file")})])
-def test_no_thread_of_gloo_outlives_the_run(data, tmp_path, monkeypatch, status, changes):
+@pytest.mark.parametrize(("status", "changes"), [("0", {}), ("2", {"choices": Path("/no/such/file")})])
+def test_no_thread_of_gloo_outlives_the_run(data, tmp_path, status, changes):
     """One that still does something when Python ends aborts the process: 18 of 40 runs on one machine."""
-    wrapper = tmp_path / "show_threads.py"
-    wrapper.write_text(SHOW_THREADS)
-    monkeypatch.setenv("THREADS", str(tmp_path))
-    monkeypatch.setenv("STATUS", str(status))
-    run(tiny_settings(data, tmp_path / "run", max_steps=2, **changes), 2, (wrapper, MODEL))
-    assert [name for rank in "01" for name in (tmp_path / rank).read_text().split("\n") if "gloo" in name] == []
+    script = (Path(show_threads.__file__), tmp_path, MODEL)
+    run(tiny_settings(data, tmp_path / "run", max_steps=2, **changes), 2, script)
+    for rank in "01":
+        left, *threads = (tmp_path / rank).read_text().split("\n")
+        assert left == status
+        assert [name for name in threads if "gloo" in name] == []

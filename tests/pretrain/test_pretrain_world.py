@@ -23,7 +23,7 @@ world.close()
 """
 
 
-@pytest.mark.parametrize(("threads", "own", "expected"), [(1, None, "1 1"), (2, "3", "2 3")])
+@pytest.mark.parametrize(("threads", "own", "expected"), [(2, None, "2 2"), (1, None, "1 1"), (2, "3", "2 3")])
 def test_numba_takes_no_more_threads_than_pytorch(tmp_path, threads, own, expected):
     script = tmp_path / "show_threads.py"
     script.write_text(SHOW_THREADS)
