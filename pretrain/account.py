@@ -11,7 +11,7 @@ scores again.
 
 Memory of a training step (bytes), in this project's layout: fp32 parameters, gradients and optimizer state; a cast copy
 of the weights where the forward pass runs in bf16; and what the backward pass needs, kept with one kernel per operation
-and attention that never writes its scores (flash).
+and attention that never writes its scores (flash). A CPU makes activations again, but keeps attention's weights in bf16.
 
 Shapes: B sequences, T tokens of each, C channels, H query heads, K key-value heads, D head size, V padded vocabulary.
 """
@@ -31,7 +31,7 @@ from presets import PRESETS, GPTConfig, InputError, preset_name, read_settings, 
 DEVICES = {"H200": (989, 141), "H100": (989, 80), "A100": (312, 80), "A100-40": (312, 40), "L40S": (362, 48),
            "RTX 4090": (165, 24), "L4": (121, 24), "V100": (125, 32)}
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-LOGITS = 2**29  # logits that exist at once on a GPU (loss.py)
+LOGITS = 2**30  # bytes of logits that exist at once on a GPU (loss.py)
 RESERVE = 0.06  # share of the device's memory for its own context, fragmentation and short-lived tensors
 
 
@@ -111,7 +111,7 @@ def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dic
         "optimizer": 4 * (2 * total - matrices),
         "bf16 weights": 2 * (blocks + head) if dtype == "bfloat16" else 0,
         "activations": B * T * per_token,
-        "loss": 4 * head + width * min(B * T * c.padded_vocab, LOGITS),  # head gradient, chunk of logits
+        "loss": 4 * head + min(width * B * T * c.padded_vocab, LOGITS),  # head gradient, chunk of logits
     }
 
 
@@ -138,7 +138,7 @@ def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> di
         model(tokens[:, :-1], tokens[:, 1:]).backward()
         for one in optimizers:
             one.step()
-            one.zero_grad(set_to_none=False)
+        model.zero_grad(set_to_none=False)
 
     model = GPT(config, getattr(torch, dtype)).to(device)
     optimizers = make_optimizers(model, settings)
@@ -153,7 +153,8 @@ def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> di
         step(model, optimizers)
         return {"flops": flops, "bytes": torch.cuda.max_memory_allocated()}
     tracker = MemTracker()
-    tracker.track_external(model, *optimizers)
+    slots = [slot for one in optimizers for state in one.state.values() for slot in state.values()]
+    tracker.track_external(model, *slots)
     with tracker:
         step(model, optimizers)
     return {"flops": flops, "bytes": tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]}

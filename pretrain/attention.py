@@ -12,6 +12,11 @@ import torch.nn.functional as F
 BLOCK = 128
 
 
+def eager_cpu(x: torch.Tensor) -> bool:
+    """Whether layers run as loops of our own: on a CPU, unless torch.compile makes loops of its own."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention, softmax(q k' / sqrt(D)) v (Vaswani et al. 2017, eq. 1), causal.
 
@@ -22,8 +27,8 @@ def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
     on_cpu = q.device.type == "cpu"
     if on_cpu:  # its kernels have no grouped form
         k, v = repeat_heads(k, H), repeat_heads(v, H)
-        if q.dtype == torch.bfloat16 and mask is None and T == S > 1 and torch.is_grad_enabled():
-            return causal_attention(q, k, v)[0]
+        if eager_cpu(q) and q.dtype == torch.bfloat16 and mask is None and T == S > 1 and torch.is_grad_enabled():
+            return CausalAttention.apply(q, k, v)
     if mask is None and 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     causal = mask is None and T > 1
@@ -45,76 +50,47 @@ def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
     return x if x.shape[1] == heads else x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
-# Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop. Forward and
-# backward take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). An operator, so that torch.compile leaves
-# it alone.
+class CausalAttention(torch.autograd.Function):
+    """Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop.
 
+    Forward and backward take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). Heads and sequences are one
+    dimension here, N = B x H.
+    """
 
-@torch.library.custom_op("pretrain::blockwise_attention", mutates_args=())
-def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Causal attention (B, H, T, D) of q, k, v (B, H, T, D), and its weights, the blocks end to end."""
-    from cpu_kernels import causal_softmax_
+    @staticmethod
+    def forward(ctx, q, k, v):
+        """Causal attention (B, H, T, D) of q, k, v (B, H, T, D), in memory as (B, T, H, D), which the model reads."""
+        from cpu_kernels import causal_softmax_
 
-    B, H, T, D = q.shape
-    q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-    y, weights = q.new_empty(q.shape), q.new_empty(weight_count(B * H, T))  # laid out as torch.compile is told below
-    for start, end, block in blocks(weights, B * H, T):
-        torch.bmm(q[:, start:end], k[:, :end].mT, out=block)
-        causal_softmax_(block, D**-0.5)
-        y[:, start:end] = block @ v[:, :end]
-    return y.view(B, H, T, D), weights
+        B, H, T, D = q.shape
+        q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
+        y, blocks = q.new_empty(B, T, H, D).transpose(1, 2), []
+        for start in range(0, T, BLOCK):
+            end = min(start + BLOCK, T)
+            weights = q[:, start:end] @ k[:, :end].mT  # (N, block, keys)
+            causal_softmax_(weights, D**-0.5)
+            y[:, :, start:end] = (weights @ v[:, :end]).view(B, H, -1, D)
+            blocks.append(weights)
+        ctx.save_for_backward(q, k, v, *blocks)
+        return y
 
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of q, k, v, each (B, H, T, D)."""
+        from cpu_kernels import causal_softmax_backward_
 
-@torch.library.custom_op("pretrain::blockwise_attention_backward", mutates_args=())
-def causal_attention_backward(grad: torch.Tensor, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor,
-                              weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Gradients of q, k, v, each (B, H, T, D), from that of the result."""
-    from cpu_kernels import causal_softmax_backward_
-
-    B, H, T, D = q.shape
-    grad, q, k, v = (x.reshape(B * H, T, D) for x in (grad, q, k, v))
-    dq, dk, dv = q.new_empty(q.shape), k.new_zeros(k.shape), v.new_zeros(v.shape)
-    for start, end, block in blocks(weights, B * H, T):
-        dv[:, :end] += block.mT @ grad[:, start:end]
-        scores = grad[:, start:end] @ v[:, :end].mT
-        causal_softmax_backward_(block, scores, D**-0.5)
-        dq[:, start:end] = scores @ k[:, :end]
-        dk[:, :end] += scores.mT @ q[:, start:end]
-    return dq.view(B, H, T, D), dk.view(B, H, T, D), dv.view(B, H, T, D)
-
-
-@causal_attention.register_fake
-def _(q, k, v):
-    B, H, T, _ = q.shape
-    return q.new_empty(q.shape), q.new_empty(weight_count(B * H, T))
-
-
-@causal_attention_backward.register_fake
-def _(grad, q, k, v, weights):
-    return q.new_empty(q.shape), q.new_empty(q.shape), q.new_empty(q.shape)
-
-
-def _save_for_backward(ctx, inputs, output):
-    ctx.save_for_backward(*inputs, output[1])
-
-
-causal_attention.register_autograd(lambda ctx, grad, _: causal_attention_backward(grad, *ctx.saved_tensors),
-                                   setup_context=_save_for_backward)
-
-
-def weight_count(heads: int, T: int) -> int:
-    """Elements of all blocks: heads x (queries x keys) of each."""
-    return heads * sum((min(start + BLOCK, T) - start) * min(start + BLOCK, T) for start in range(0, T, BLOCK))
-
-
-def blocks(weights: torch.Tensor, heads: int, T: int):
-    """Yield (first query, end, weights (heads, queries, end)) of each block of queries."""
-    offset = 0
-    for start in range(0, T, BLOCK):
-        end = min(start + BLOCK, T)
-        size = heads * (end - start) * end
-        yield start, end, weights[offset:offset + size].view(heads, end - start, end)
-        offset += size
+        q, k, v, *blocks = ctx.saved_tensors
+        shape, T = grad.shape, grad.shape[2]
+        grad, scale = grad.reshape(q.shape), q.shape[-1] ** -0.5
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for start, weights in zip(range(0, T, BLOCK), blocks, strict=True):
+            end = min(start + BLOCK, T)
+            dv[:, :end] += weights.mT @ grad[:, start:end]
+            scores = grad[:, start:end] @ v[:, :end].mT
+            causal_softmax_backward_(weights, scores, scale)
+            dq[:, start:end] = scores @ k[:, :end]
+            dk[:, :end] += scores.mT @ q[:, start:end]
+        return dq.view(shape), dk.view(shape), dv.view(shape)
 
 
 def document_mask(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:

@@ -108,7 +108,7 @@ def training_speed(who: str, shape: tuple[int, int, int, int], T: int, settings,
                    "--block_size", T, "--vocab_size", vocabulary, "--no_bias", "--data", scratch / "tokens", "--out",
                    scratch / "run", "--total_batch", B * T, "--micro_batch", B, "--max_steps", 100_000, "--prompt", "",
                    "--eval_every", 0, "--eval_tokens", T, "--sample_every", 0, "--save_every", 0, "--device", device]
-        command += ([] if device == "cuda" else ["--keep_activations", 0.8]) if compiled else ["--no_compile"]
+        command += [] if compiled else ["--no_compile"]
 
         def finished():
             path = scratch / "run" / "metrics.jsonl"

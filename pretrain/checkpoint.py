@@ -17,16 +17,15 @@ import shutil
 from pathlib import Path
 
 import torch
+from optim import AdamW, Muon
 from presets import InputError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sharded import is_split, split_like
 from torch import nn
 
-Optimizers = list[torch.optim.Optimizer]
 
-
-def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, world) -> Path:
+def save(folder: Path, model: nn.Module, optimizers: list[AdamW | Muon], state: dict, world) -> Path:
     """Write the checkpoint of state["step"], called by every process; returns its folder.
 
     On an error (a full disk) the unfinished folder is removed and the error raised.
@@ -75,7 +74,7 @@ def save(folder: Path, model: nn.Module, optimizers: Optimizers, state: dict, wo
     return target
 
 
-def load(path: Path, model: nn.Module, optimizers: Optimizers):
+def load(path: Path, model: nn.Module, optimizers: list[AdamW | Muon]):
     """Fill the model from a checkpoint folder, in place; with optimizers, also them and the random state."""
     parameters = dict(model.named_parameters())
     try:

@@ -6,8 +6,6 @@ even. kernel_cache.py tells who compiles them, and when.
 Shapes: N rows, V columns (vocabulary), B heads of T queries and S keys.
 """
 
-import math
-
 import numba
 import numpy as np
 import torch
@@ -15,6 +13,8 @@ from kernel_cache import FAST, loop
 from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
+
+PART, STRIP = 512, 16  # rows of logits that one thread works on, and those whose greatest it looks for at once
 
 
 @intrinsic
@@ -94,35 +94,58 @@ def exp(x):
 
 
 @loop
-def _cross_entropy(logits, targets, shares, vocabulary, z_loss, nats, gradient):
-    for i in prange(len(logits)):
-        row = logits[i]
-        top = greatest(row, vocabulary)
-        total = np.float32(0)
-        for j in range(vocabulary):
-            total += exp(load(row, j) - top)
-        log_normaliser = top + np.float32(math.log(total))
-        nats[i] = log_normaliser - load(row, targets[i])
-        if gradient:
-            own = load(row, targets[i])
-            scale = np.float32((1 + 2 * z_loss * log_normaliser) * shares[i] / total)
-            for j in range(vocabulary):
-                store(row, j, exp(load(row, j) - top) * scale)
-            store(row, targets[i], exp(own - top) * scale - shares[i])
-            for j in range(vocabulary, len(row)):
-                store(row, j, np.float32(0))
+def _sum_of_exponentials(logits, tops, totals):
+    V, N = logits.shape
+    for part in prange(len(tops)):
+        top, total, before = tops[part], totals[part], np.empty(N, np.float32)
+        end = min(V, (part + 1) * PART)
+        for start in range(part * PART, end, STRIP):
+            for j in range(N):
+                before[j] = top[j]
+            for i in range(start, min(start + STRIP, end)):
+                row = logits[i]
+                for j in range(N):
+                    top[j] = max(top[j], load(row, j))
+            for j in range(N):
+                total[j] *= exp(before[j] - top[j])
+            for i in range(start, min(start + STRIP, end)):
+                row = logits[i]
+                for j in range(N):
+                    total[j] += exp(load(row, j) - top[j])
+
+
+@loop
+def _scaled_exponentials(logits, tops, scales):
+    V, N = logits.shape
+    for part in prange(-(-V // PART)):
+        for i in range(part * PART, min(V, (part + 1) * PART)):
+            row = logits[i]
+            for j in range(N):
+                store(row, j, exp(load(row, j) - tops[j]) * scales[j])
 
 
 def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Tensor, vocabulary: int, z_loss: float,
                    gradient: bool) -> torch.Tensor:
     """Cross-entropies (N,) of logits (N, V) fp32 or bf16; with `gradient`, logits become the gradient, in place.
 
-    shares (N,) are the weights of the positions in the loss; columns from `vocabulary` on are padding.
+    The transpose is what must be contiguous. shares (N,) are the weights of the positions in the loss; columns from
+    `vocabulary` on are padding.
     """
-    nats = np.empty(len(logits), np.float32)
+    N, places = len(logits), (torch.arange(len(logits)), targets)
+    columns, own = array(logits.T)[:vocabulary], logits[places].float()
+    tops = torch.full((-(-vocabulary // PART), N), torch.finfo(torch.float32).min)
+    totals = torch.zeros_like(tops)
     use_threads()
-    _cross_entropy(array(logits), targets.numpy(), shares.numpy(), vocabulary, z_loss, nats, gradient)
-    return torch.from_numpy(nats)
+    _sum_of_exponentials(columns, tops.numpy(), totals.numpy())
+    top = tops.amax(0)
+    total = (totals * (tops - top).exp()).sum(0)
+    log_normaliser = top + total.log()
+    if gradient:
+        scales = (1 + 2 * z_loss * log_normaliser) * shares / total
+        _scaled_exponentials(columns, top.numpy(), scales.numpy())
+        logits[places] = ((own - top).exp() * scales - shares).to(logits.dtype)
+        logits[:, vocabulary:] = 0
+    return log_normaliser - own
 
 
 @loop

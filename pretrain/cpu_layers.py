@@ -1,7 +1,7 @@
-"""Layers of the LLaMA block as one compiled loop each, forward and backward, for eager training on a CPU.
+"""Layers of a block as one compiled loop each, forward and backward, for eager training on a CPU.
 
-RMSNorm, SwiGLU, ReLU², and what lies between a block's first product and its attention (split into heads, QK-norm,
-rotary positions, transposition) are dozens of small operators in PyTorch; their loops read and write each number once.
+Norms, activations, and what lies between a block's first product and its attention (split into heads, QK-norm, rotary
+positions, transposition) are up to dozens of small operators in PyTorch; their loops read and write each number once.
 Sums are fp32; those of gains' gradients go over fixed blocks of rows, so that they do not depend on the threads.
 
 Shapes: N rows = B x T positions, C channels, H query heads, K key-value heads, D head size, W hidden channels.
@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from cpu_kernels import array, exp, load, store, use_threads
 from kernel_cache import FAST, loop
 from numba import njit, prange
@@ -18,34 +19,53 @@ from numba import njit, prange
 ROWS = 128  # rows of a block, the unit of work of a thread
 
 
+@njit(inline="always", fastmath=FAST)
+def moments(row, centred, eps):
+    """Mean of a row (C,), 0 unless centred, and 1 / sqrt(variance about it + eps)."""
+    C = len(row)
+    mean, squares = np.float32(0), np.float32(0)
+    if centred:
+        for j in range(C):
+            mean += load(row, j)
+        mean /= np.float32(C)
+    for j in range(C):
+        squares += (load(row, j) - mean) * (load(row, j) - mean)
+    return mean, np.float32(1 / math.sqrt(squares / C + eps))
+
+
 @loop
-def _rms_norm(x, gain, eps, y):
+def _norm(x, gain, bias, eps, centred, y):
     C = x.shape[1]
     for i in prange(len(x)):
         row, out = x[i], y[i]
-        squares = np.float32(0)
-        for j in range(C):
-            squares += load(row, j) * load(row, j)
-        scale = np.float32(1 / math.sqrt(squares / C + eps))
-        for j in range(C):
-            store(out, j, load(row, j) * scale * gain[j])
+        mean, scale = moments(row, centred, eps)
+        if len(bias):
+            for j in range(C):
+                store(out, j, (load(row, j) - mean) * scale * gain[j] + bias[j])
+        else:
+            for j in range(C):
+                store(out, j, (load(row, j) - mean) * scale * gain[j])
 
 
 @loop
-def _rms_norm_backward(x, gain, eps, dy, dx, dgain):
+def _norm_backward(x, gain, eps, centred, dy, dx, dgain, dbias):
     N, C = x.shape
     for block in prange(len(dgain)):
         for i in range(block * ROWS, min(N, (block + 1) * ROWS)):
             row, grad, out = x[i], dy[i], dx[i]
-            squares, dot = np.float32(0), np.float32(0)
+            mean, scale = moments(row, centred, eps)
+            total, dot = np.float32(0), np.float32(0)
             for j in range(C):
-                squares += load(row, j) * load(row, j)
-                dot += load(row, j) * load(grad, j) * gain[j]
-            scale = np.float32(1 / math.sqrt(squares / C + eps))
+                total += load(grad, j) * gain[j]
+                dot += load(grad, j) * gain[j] * (load(row, j) - mean)
             shift = scale * scale * dot / np.float32(C)
+            total = total / np.float32(C) if centred else np.float32(0)
             for j in range(C):
-                dgain[block, j] += load(grad, j) * load(row, j) * scale
-                store(out, j, scale * (load(grad, j) * gain[j] - load(row, j) * shift))
+                dgain[block, j] += load(grad, j) * (load(row, j) - mean) * scale
+                store(out, j, scale * (load(grad, j) * gain[j] - total - (load(row, j) - mean) * shift))
+            if dbias.shape[1]:
+                for j in range(C):
+                    dbias[block, j] += load(grad, j)
 
 
 @njit(inline="always", fastmath=FAST)
@@ -53,6 +73,9 @@ def sigmoid(x):
     """1 / (1 + e^-x)."""
     e = exp(-abs(x))
     return (np.float32(1) if x >= 0 else e) / (np.float32(1) + e)
+
+
+# The backward loops make the activation y again, so that it need not be kept.
 
 
 @loop
@@ -66,15 +89,38 @@ def _swiglu(x, y):
 
 
 @loop
-def _swiglu_backward(x, dy, dx):
+def _swiglu_backward(x, dy, dx, y):
     W = dy.shape[1]
     for i in prange(len(x)):
-        gate, up, grad, dgate, dup = x[i, :W], x[i, W:], dy[i], dx[i, :W], dx[i, W:]
+        gate, up, grad, dgate, dup, out = x[i, :W], x[i, W:], dy[i], dx[i, :W], dx[i, W:], y[i]
         for j in range(W):
             g, d = load(gate, j), load(grad, j)
             s = sigmoid(g)
             store(dgate, j, d * load(up, j) * s * (np.float32(1) + g * (np.float32(1) - s)))
             store(dup, j, d * g * s)
+        for j in range(W):  # apart: LLVM makes no vectors of a loop over more arrays than it can tell from each other
+            store(out, j, load(gate, j) * sigmoid(load(gate, j)) * load(up, j))
+
+
+@loop
+def _swish(x, a, b, y):
+    for i in prange(len(x)):
+        row, out = x[i], y[i]
+        for j in range(len(row)):
+            v = load(row, j)
+            store(out, j, v * sigmoid(v * (a + b * v * v)))
+
+
+@loop
+def _swish_backward(x, a, b, dy, dx, y):
+    for i in prange(len(x)):
+        row, grad, out, again = x[i], dy[i], dx[i], y[i]
+        for j in range(len(row)):
+            v = load(row, j)
+            s = sigmoid(v * (a + b * v * v))
+            slope = s + v * s * (np.float32(1) - s) * (a + np.float32(3) * b * v * v)
+            store(out, j, load(grad, j) * slope)
+            store(again, j, v * s)
 
 
 @loop
@@ -86,11 +132,13 @@ def _relu2(x, y):
 
 
 @loop
-def _relu2_backward(x, dy, dx):
+def _relu2_backward(x, dy, dx, y):
     for i in prange(len(x)):
-        row, grad, out = x[i], dy[i], dx[i]
+        row, grad, out, again = x[i], dy[i], dx[i], y[i]
         for j in range(len(row)):
-            store(out, j, np.float32(2) * max(load(row, j), np.float32(0)) * load(grad, j))
+            positive = max(load(row, j), np.float32(0))
+            store(out, j, np.float32(2) * positive * load(grad, j))
+            store(again, j, positive * load(row, j))
 
 
 @njit(inline="always", fastmath=FAST)
@@ -131,7 +179,11 @@ def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
                 out = q[b * H + h, t] if h < H else k[b * K + h - H, t]
                 gain = q_gain if h < H else k_gain
                 normed(row, gain, eps, scaled)
-                rotate(scaled, cos[t], sin[t], out)
+                if len(cos):
+                    rotate(scaled, cos[t], sin[t], out)
+                else:
+                    for j in range(D):
+                        store(out, j, scaled[j])
             for h in range(K):
                 for j in range(D):
                     v[b * K + h, t, j] = x[i, (H + K + h) * D + j]
@@ -139,22 +191,27 @@ def _heads(x, T, q_gain, k_gain, eps, cos, sin, q, k, v):
 
 @loop
 def _heads_backward(x, T, q_gain, k_gain, eps, cos, sin, dq, dk, dv, dx, dgains):
-    N, D, half = len(x), dq.shape[2], dq.shape[2] // 2
+    N, D, half = len(dx), dq.shape[2], dq.shape[2] // 2
     H, K = len(dq) * T // N, len(dk) * T // N
     for block in prange(len(dgains)):
         back = np.empty(D, np.float32)  # the gradient, turned back
         for i in range(block * ROWS, min(N, (block + 1) * ROWS)):
             b, t = i // T, i % T
             for h in range(H + K):
-                row, out = x[i, h * D:(h + 1) * D], dx[i, h * D:(h + 1) * D]
+                out = dx[i, h * D:(h + 1) * D]
                 grad = dq[b * H + h, t] if h < H else dk[b * K + h - H, t]
                 gain = q_gain if h < H else k_gain
-                for j in range(half):
-                    back[j] = load(grad, j) * cos[t, j] + load(grad, j + half) * sin[t, j]
-                for j in range(half):
-                    back[j + half] = load(grad, j + half) * cos[t, j] - load(grad, j) * sin[t, j]
+                if len(cos):
+                    for j in range(half):
+                        back[j] = load(grad, j) * cos[t, j] + load(grad, j + half) * sin[t, j]
+                    for j in range(half):
+                        back[j + half] = load(grad, j + half) * cos[t, j] - load(grad, j) * sin[t, j]
+                else:
+                    for j in range(D):
+                        back[j] = load(grad, j)
                 if len(gain):
-                    squares, dot, dgain = np.float32(0), np.float32(0), dgains[block, 0 if h < H else 1]
+                    row, dgain = x[i, h * D:(h + 1) * D], dgains[block, 0 if h < H else 1]
+                    squares, dot = np.float32(0), np.float32(0)
                     for j in range(D):
                         squares += load(row, j) * load(row, j)
                         dot += load(row, j) * back[j] * gain[j]
@@ -170,94 +227,107 @@ def _heads_backward(x, T, q_gain, k_gain, eps, cos, sin, dq, dk, dv, dx, dgains)
                     dx[i, (H + K + h) * D + j] = dv[b * K + h, t, j]
 
 
-class RMSNorm(torch.autograd.Function):
-    """RMSNorm of x (..., C) in the dtype of x, with a gain (C,)."""
+class Norm(torch.autograd.Function):
+    """LayerNorm (centred) or RMSNorm of x (..., C) in the dtype of x, with a gain (C,) and a bias (C,) or None."""
 
     @staticmethod
-    def forward(ctx, x, gain, eps):
+    def forward(ctx, x, gain, bias, eps, centred):
         """The normalised x."""
         x = x.contiguous()
         y = torch.empty_like(x)
         use_threads()
-        _rms_norm(rows(x), copied(gain), np.float32(eps), rows(y))
-        ctx.save_for_backward(x, gain)
-        ctx.eps = eps
+        _norm(rows(x), copied(gain), copied(bias), np.float32(eps), centred, rows(y))
+        ctx.save_for_backward(x, gain, bias)
+        ctx.eps, ctx.centred = eps, centred
         return y
 
     @staticmethod
     def backward(ctx, dy):
-        """Gradients of x and gain."""
-        x, gain = ctx.saved_tensors
-        dx, dgain = torch.empty_like(x), partial_sums(x)
+        """Gradients of x, gain and bias."""
+        x, gain, bias = ctx.saved_tensors
+        dx, C = torch.empty_like(x), x.shape[-1]
+        dgain, dbias = (np.zeros((blocks(x.numel() // C), 0 if p is None else C), np.float32) for p in (gain, bias))
         use_threads()
-        _rms_norm_backward(rows(x), copied(gain), np.float32(ctx.eps), rows(dy.contiguous()), rows(dx), dgain)
-        return dx, torch.from_numpy(dgain.sum(0)).to(gain.dtype), None
+        _norm_backward(rows(x), copied(gain), np.float32(ctx.eps), ctx.centred, rows(dy.contiguous()), rows(dx), dgain,
+                       dbias)
+        return dx, summed(dgain, gain), summed(dbias, bias), None, None
 
 
-ACTIVATIONS = {"swiglu": (_swiglu, _swiglu_backward, 2), "relu2": (_relu2, _relu2_backward, 1)}  # loops, width of x / W
+# Of each activation the loops, forward and backward, and their parameters.
+GELU = np.float32(1.5957691), np.float32(0.0713548163)  # x / 2 (1 + tanh u) = x sigmoid(2 u), u = 0.798 (x + 0.0447 x³)
+SILU = np.float32(1), np.float32(0)
+ACTIVATIONS = {"gelu": (_swish, _swish_backward, GELU), "silu": (_swish, _swish_backward, SILU),
+               "relu2": (_relu2, _relu2_backward, ()), "swiglu": (_swiglu, _swiglu_backward, ())}
 
 
-class Activation(torch.autograd.Function):
-    """An MLP's activation: silu(gate) * up of x (..., 2 W), gate first, or max(x, 0)² of x (..., W), -> (..., W)."""
+class ActivatedLinear(torch.autograd.Function):
+    """The second half of an MLP: activation of x (..., W), then the matrix (C, W) and bias (C,) or None -> (..., C).
+
+    swiglu: silu(gate) * up of x (..., 2 W), gate first. Of the activation nothing is kept, backward makes it again.
+    """
 
     @staticmethod
-    def forward(ctx, x, kind):
-        """The activation of that kind, a key of ACTIVATIONS."""
-        loop, _, width = ACTIVATIONS[kind]
-        x = x.contiguous()
-        y = x.new_empty(*x.shape[:-1], x.shape[-1] // width)
+    def forward(ctx, x, weight, bias, kind):
+        """With the activation of that kind, a key of ACTIVATIONS."""
+        loop, _, parameters = ACTIVATIONS[kind]
+        x, w = x.contiguous(), weight.to(x.dtype)
+        y = x.new_empty(*x.shape[:-1], w.shape[1])
         use_threads()
-        loop(rows(x), rows(y))
-        ctx.save_for_backward(x)
-        ctx.kind = kind
-        return y
+        loop(rows(x), *parameters, rows(y))
+        ctx.save_for_backward(x, w, bias)
+        ctx.kind, ctx.dtype = kind, weight.dtype
+        return F.linear(y, w, None if bias is None else bias.to(x.dtype))
 
     @staticmethod
-    def backward(ctx, dy):
-        """Gradient of x."""
-        x, = ctx.saved_tensors
-        dx = torch.empty_like(x)
+    def backward(ctx, grad):
+        """Gradients of x, weight and bias."""
+        x, w, bias = ctx.saved_tensors
+        _, loop, parameters = ACTIVATIONS[ctx.kind]
+        grad = grad.flatten(0, -2)  # (N, C)
+        dy, dx = grad @ w, torch.empty_like(x)
+        y = torch.empty_like(dy)
         use_threads()
-        ACTIVATIONS[ctx.kind][1](rows(x), rows(dy.contiguous()), rows(dx))
-        return dx, None
+        loop(rows(x), *parameters, array(dy), rows(dx), array(y))
+        return dx, (grad.T @ y).to(ctx.dtype), None if bias is None else grad.sum(0).to(bias.dtype), None
 
 
 class Heads(torch.autograd.Function):
     """x (B, T, (H + 2 K) D) -> q (B, H, T, D), k, v (B, K, T, D): QK-norm (gains (D,), or None), then rotary positions.
 
-    cos, sin (T, D/2).
+    cos, sin (T, D/2), or None for no rotation.
     """
 
     @staticmethod
-    def forward(ctx, x, q_gain, k_gain, eps, cos, sin, H, K):
-        """The three, contiguous."""
+    def forward(ctx, x, q_gain, k_gain, eps, cos, sin, heads, D):
+        """The three, contiguous; heads are H, K."""
         x = x.contiguous()
-        B, T, D = len(x), len(cos), 2 * cos.shape[1]
-        q, k, v = (x.new_empty(B, heads, T, D) for heads in (H, K, K))
-        ctx.save_for_backward(x, q_gain, k_gain, cos, sin)
+        B, T, _ = x.shape
+        q, k, v = (x.new_empty(B, count, T, D) for count in (*heads, heads[1]))
+        ctx.save_for_backward(None if q_gain is None else x, q_gain, k_gain, cos, sin)
         ctx.eps = eps
         use_threads()
-        _heads(*Heads.arguments(x, q_gain, k_gain, cos, sin, eps), *(array(y.view(-1, T, D)) for y in (q, k, v)))
+        _heads(rows(x), T, *Heads.arguments(q_gain, k_gain, cos, sin, eps),
+               *(array(y.view(-1, T, D)) for y in (q, k, v)))
         return q, k, v
 
     @staticmethod
-    def arguments(x, q_gain, k_gain, cos, sin, eps):
-        """What both loops take first; an empty gain stands for no normalisation."""
-        gains = [np.empty(0, np.float32) if gain is None else copied(gain) for gain in (q_gain, k_gain)]
-        return rows(x), len(cos), *gains, np.float32(eps), array(cos.float()), array(sin.float())
+    def arguments(q_gain, k_gain, cos, sin, eps):
+        """What both loops take; empty gains stand for no normalisation, empty tables for no rotation."""
+        tables = (np.empty((0, 0), np.float32) if table is None else array(table.float()) for table in (cos, sin))
+        return copied(q_gain), copied(k_gain), np.float32(eps), *tables
 
     @staticmethod
-    def backward(ctx, *gradients):
+    def backward(ctx, dq, dk, dv):
         """Gradients of x and of the gains."""
-        x, q_gain, _, cos, _ = ctx.saved_tensors
-        T, D = len(cos), 2 * cos.shape[1]
-        dx = torch.empty_like(x)
-        dgains = np.zeros((-(-len(x) * T // ROWS), 2, D), np.float32)
+        x, q_gain, k_gain, cos, sin = ctx.saved_tensors
+        B, H, T, D = dq.shape
+        dx = dq.new_empty(B, T, (H + 2 * dk.shape[1]) * D)
+        dgains = np.zeros((blocks(B * T), 2, D), np.float32)
         use_threads()
-        _heads_backward(*Heads.arguments(*ctx.saved_tensors, ctx.eps),
-                        *(array(grad.reshape(-1, T, D)) for grad in gradients), rows(dx), dgains)
-        dq_gain, dk_gain = (None, None) if q_gain is None else torch.from_numpy(dgains.sum(0)).to(q_gain.dtype)
-        return dx, dq_gain, dk_gain, None, None, None, None, None
+        _heads_backward(rows(dx if x is None else x), T, *Heads.arguments(q_gain, k_gain, cos, sin, ctx.eps),
+                        *(array(grad.reshape(-1, T, D)) for grad in (dq, dk, dv)), rows(dx), dgains)
+        return (dx, *(summed(dgains[:, i], gain) for i, gain in enumerate((q_gain, k_gain))),
+                None, None, None, None, None)
 
 
 def rows(x: torch.Tensor) -> np.ndarray:
@@ -265,11 +335,18 @@ def rows(x: torch.Tensor) -> np.ndarray:
     return array(x.view(-1, x.shape[-1]))
 
 
-def copied(gain: torch.Tensor) -> np.ndarray:
-    """A copy of a parameter in fp32: FSDP hands out bf16, and must resize what PyTorch never does once numpy saw it."""
-    return array(gain.detach().to(torch.float32, copy=True))
+def copied(parameter: torch.Tensor | None) -> np.ndarray:
+    """A copy in fp32, empty for None. FSDP resizes its parameters, which PyTorch refuses once numpy has seen them."""
+    if parameter is None:
+        return np.empty(0, np.float32)
+    return array(parameter.detach().to(torch.float32, copy=True))
 
 
-def partial_sums(x: torch.Tensor) -> np.ndarray:
-    """Zeros (blocks of rows, C)."""
-    return np.zeros((-(-x.numel() // x.shape[-1] // ROWS), x.shape[-1]), np.float32)
+def blocks(count: int) -> int:
+    """Blocks of rows that cover so many."""
+    return -(-count // ROWS)
+
+
+def summed(parts: np.ndarray, parameter: torch.Tensor | None) -> torch.Tensor | None:
+    """The gradient of a parameter (C,) from its sums (blocks, C) over blocks of rows."""
+    return None if parameter is None else torch.from_numpy(parts.sum(0)).to(parameter.dtype)

@@ -82,7 +82,7 @@ def run_all(dtype):
     from presets import GPTConfig
     from sample import generate
 
-    for mlp in ("swiglu", "relu2"):
+    for mlp in ("swiglu", "relu2", "gelu"):
         model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=61, mlp=mlp, norm="rmsnorm",
                               position="rope", qk_norm=True, bias=False), dtype)
         tokens = torch.zeros(1, 8, dtype=torch.long)

@@ -79,8 +79,11 @@ def train(settings: Settings, world: World) -> int:
 
     torch.manual_seed(settings.seed)
     model = GPT(config, world.dtype, settings.dropout).to(world.device)
-    if settings.compile:
+    if settings.compile and world.device.type == "cuda":  # on a CPU cpu_layers.py is faster
         model.compile_blocks(settings.keep_activations)
+    elif settings.keep_activations < 1:
+        raise InputError(f"--keep_activations {settings.keep_activations} needs blocks that are compiled, on a GPU and "
+                         "not with --no_compile; to use less memory lower --micro_batch")
     network = world.distribute(model, settings.fsdp)
     optimizers = make_optimizers(model, settings)
 
@@ -159,7 +162,7 @@ def train(settings: Settings, world: World) -> int:
                 group["lr"] = group["peak_lr"] * share
             if not (skip and settings.skip_spikes):
                 optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
 
         elapsed = time.perf_counter() - began
         progress.step += 1

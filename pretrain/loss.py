@@ -7,8 +7,8 @@ import functools
 
 import torch
 
-# Logits of a chunk: 64 MB in bf16 on a CPU, 1 GB on a GPU. All of 64 x 1024 positions x 50,304 are 13 GB in fp32.
-LOGITS = {"cpu": 2**25, "cuda": 2**29}
+# Bytes of a chunk of logits. All of 64 x 1024 positions x 50,304 are 13 GB in fp32.
+LOGITS = {"cpu": 2**27, "cuda": 2**30}
 # Rows of the head whose gradient is computed at once: on a CPU so few that it is added from the cache.
 ROWS = {"cpu": 2**12, "cuda": 2**30}
 
@@ -36,25 +36,26 @@ class LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, weight, targets, vocab_size, z_loss, needs_grad):
         """Loss, and with needs_grad the gradients of its inputs."""
-        w = weight.detach().to(x.dtype)
+        w = weight.detach()
+        if w.dtype != x.dtype:
+            w = memory("weight", x, w.numel()).view(w.shape).copy_(w)
         shares = (targets >= 0).float()  # 1, or 0 where left out
         shares /= shares.sum().clamp(min=1)
         targets = targets.clamp(min=0)
         cross_entropy_ = chunk_function(x.device)
         dx = torch.empty_like(x) if needs_grad else None
-        dw, total = None, torch.zeros((), device=x.device)
-        chunks = -(-len(x) * len(w) // LOGITS[x.device.type])
-        height = ROWS[x.device.type]
-        memory = x.new_empty(-(-len(x) // chunks), len(w))  # of the logits, the same for every chunk
-        for rows, target, share, out in zip(*(torch.tensor_split(t, chunks) for t in (x, targets, shares)),
-                                            torch.tensor_split(dx if needs_grad else x, chunks), strict=True):
-            logits = torch.mm(rows, w.T, out=memory[: len(rows)])  # (chunk, V)
+        dw, total, height = None, torch.zeros((), device=x.device), ROWS[x.device.type]
+        chunk = positions_at_once(x, len(w))
+        space = memory("logits", x, chunk * len(w))
+        for rows, target, share, out in zip(*(t.split(chunk) for t in (x, targets, shares, x if dx is None else dx)),
+                                            strict=True):
+            logits = product(rows, w, space)  # (chunk, V)
             total += cross_entropy_(logits, target, share, vocab_size, z_loss, needs_grad) @ share
             if needs_grad:  # logits hold their gradient now
                 torch.mm(logits, w, out=out)
-                dw = torch.zeros_like(w, dtype=torch.float32) if dw is None else dw
+                first, dw = dw is None, torch.empty_like(w, dtype=torch.float32) if dw is None else dw
                 for part, columns in zip(dw.split(height), logits.split(height, 1), strict=True):
-                    part.add_(columns.T @ rows)
+                    (part.copy_ if first else part.add_)(columns.T @ rows)
         ctx.gradients = dx, dw
         ctx.weight_dtype = weight.dtype
         return total
@@ -65,6 +66,32 @@ class LinearCrossEntropy(torch.autograd.Function):
         dx, dw = ctx.gradients
         ctx.gradients = None
         return dx.mul_(grad), dw.mul_(grad).to(ctx.weight_dtype), None, None, None, None
+
+
+def positions_at_once(x: torch.Tensor, V: int) -> int:
+    """Positions of a chunk: about the same for all chunks, in whole vectors (of 682 products take a third longer)."""
+    chunks = -(-len(x) * V * x.element_size() // LOGITS[x.device.type])
+    return -(-len(x) // (32 * chunks)) * 32
+
+
+def memory(use: str, x: torch.Tensor, size: int) -> torch.Tensor:
+    """Memory of the kind of x; on a CPU the same in every step: given back, what comes next would cut it to pieces."""
+    return kept_memory(use, size, x.dtype) if x.device.type == "cpu" else x.new_empty(size)
+
+
+@functools.lru_cache(maxsize=2)
+def kept_memory(use: str, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """The last one for each use."""
+    with torch.inference_mode(False):  # whoever asks first
+        return torch.empty(size, dtype=dtype)
+
+
+def product(x: torch.Tensor, weight: torch.Tensor, space: torch.Tensor) -> torch.Tensor:
+    """Logits (N, V) of x (N, C) in that space; on a CPU column after column, whereby all three products are faster."""
+    N, V = len(x), len(weight)
+    if x.device.type == "cpu":
+        return torch.mm(weight, x.T, out=space[: N * V].view(V, N)).T
+    return torch.mm(x, weight.T, out=space[: N * V].view(N, V))
 
 
 def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, gradient: bool) -> torch.Tensor:

@@ -27,7 +27,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_mask
+from attention import KVCache, attention, document_mask, eager_cpu
 from loss import linear_cross_entropy
 from presets import GPTConfig, InputError
 from torch import nn
@@ -48,11 +48,6 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-def eager_cpu(x: torch.Tensor) -> bool:
-    """Whether layers run as the loops of cpu_layers.py: on a CPU, unless torch.compile makes loops of its own."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
 class Norm(nn.Module):
     """LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019) or nothing, over the last dimension."""
 
@@ -66,10 +61,10 @@ class Norm(nn.Module):
         """Normalise x (..., size); same shape and dtype."""
         if self.kind == "none":
             return x
-        if self.kind == "rmsnorm" and eager_cpu(x):
+        if eager_cpu(x):
             import cpu_layers
 
-            return cpu_layers.RMSNorm.apply(x, self.weight, self.eps)
+            return cpu_layers.Norm.apply(x, self.weight, self.bias, self.eps, self.kind == "layernorm")
         weight = self.weight.to(x.dtype)
         if self.kind == "rmsnorm":
             return F.rms_norm(x, weight.shape, weight, self.eps)
@@ -93,8 +88,8 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer  # its place in the cache
         H, K, D = config.n_head, config.kv_heads, config.head_dim
+        self.heads, self.head_dim = (H, K), D
         self.sizes = [H * D, K * D, K * D]
-        self.head_dim = D
         self.c_attn = Linear(config.n_embd, self.sizes, config.bias)
         self.c_proj = Linear(H * D, [config.n_embd], config.bias)
         self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
@@ -104,11 +99,11 @@ class Attention(nn.Module):
         """Map x (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
         x = self.c_attn(x)
-        if rotary is not None and rotary[0].dim() == 2 and eager_cpu(x):
+        if eager_cpu(x) and (rotary is None or rotary[0].dim() == 2):
             import cpu_layers
 
-            q, k, v = cpu_layers.Heads.apply(x, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, *rotary,
-                                             *(size // self.head_dim for size in self.sizes[:2]))
+            q, k, v = cpu_layers.Heads.apply(x, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps,
+                                             *(rotary or (None, None)), self.heads, self.head_dim)
         else:
             q, k, v = (part.view(B, T, -1, self.head_dim) for part in x.split(self.sizes, dim=-1))
             q, k = self.q_norm(q), self.k_norm(k)  # (B, T, H, D), (B, T, K, D)
@@ -133,11 +128,11 @@ class MLP(nn.Module):
     def forward(self, x):
         """Map x (B, T, C) to (B, T, C)."""
         x = self.c_fc(x)
-        if self.kind in ("swiglu", "relu2") and eager_cpu(x):
+        if eager_cpu(x):
             import cpu_layers
 
-            x = cpu_layers.Activation.apply(x, self.kind)
-        elif self.kind == "swiglu":
+            return cpu_layers.ActivatedLinear.apply(x, self.c_proj.weight, self.c_proj.bias, self.kind)
+        if self.kind == "swiglu":
             gate, up = x.chunk(2, dim=-1)
             x = F.silu(gate) * up
         elif self.kind == "relu2":

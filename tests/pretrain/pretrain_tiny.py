@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attention
+import model
 import numpy as np
 from presets import GPTConfig, Settings
 
@@ -53,7 +55,7 @@ def tiny_settings(data: Path, out: Path, model: GPTConfig | None = None, **chang
     values = {"preset": "tiny", "data": data, "out": out, "model": model or tiny_model(), "max_steps": 10,
               "total_batch": 128, "micro_batch": 2, "optimizer": "muon", "lr": 3e-3, "eval_every": 5, "eval_tokens": 0,
               "choices_every": 0, "sample_every": 0, "prompt": "", "save_every": 4, "device": "cpu", "dtype": "float32",
-              "compile": False, "threads": 1, "timeout": 60, "peak_tflops": 0.1}
+              "threads": 1, "timeout": 60, "peak_tflops": 0.1}
     return dataclasses.replace(Settings(), **{**values, **changes})
 
 
@@ -97,3 +99,9 @@ def checkpoint_bytes(out: Path) -> dict[str, bytes]:
     """The tensors' files of the newest checkpoint."""
     newest = sorted((out / "checkpoints").glob("step_*"))[-1]
     return {path.name: path.read_bytes() for path in newest.glob("*.safetensors")}
+
+
+def layers_of_pytorch(monkeypatch):
+    """Let a CPU use PyTorch's own layers, which keep for the backward pass what they keep on a GPU."""
+    for module in (attention, model):
+        monkeypatch.setattr(module, "eager_cpu", lambda x: False)

@@ -24,6 +24,7 @@ from account import (
 )
 from model import GPT
 from presets import PRESETS, GPTConfig, InputError
+from pretrain_tiny import layers_of_pytorch
 
 SMALL = {"n_layer": 3, "n_head": 4, "n_embd": 64, "block_size": 64, "vocab_size": 500}
 LLAMA = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
@@ -59,14 +60,14 @@ def test_model_and_account_agree_on_flops_per_token():
 
 
 @pytest.mark.parametrize("B", [2, 16])
-def test_memory_equals_a_measured_peak(B):
-    """GPT-2's block in fp32, which keeps the same tensors on a CPU as on a GPU."""
+def test_memory_equals_a_measured_peak(B, monkeypatch):
+    layers_of_pytorch(monkeypatch)
     config = GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=1000)
     measured = measure(config, B, 128, "adamw", "float32")["bytes"]
     assert sum(memory(config, B, 128, "adamw", "float32").values()) == pytest.approx(measured, rel=0.1)
 
 
-def test_activations_equal_what_autograd_keeps():
+def test_activations_equal_what_autograd_keeps(monkeypatch):
     """Bytes per block and token, from the difference between two and one blocks."""
     def kept(layers):
         model, sizes = GPT(dataclasses.replace(config, n_layer=layers)), {}
@@ -84,6 +85,7 @@ def test_activations_equal_what_autograd_keeps():
             model(tokens, tokens)
         return sum(sizes.values())
 
+    layers_of_pytorch(monkeypatch)
     config = GPTConfig(**SMALL)
     tokens = torch.randint(500, (2, 64))
     shapes = [dataclasses.replace(config, n_layer=n) for n in (1, 2)]

@@ -33,7 +33,7 @@ def trained(optimizer="muon", seed=0):
         model(torch.randint(61, (2, 16)), torch.randint(61, (2, 16))).backward()
         for o in optimizers:
             o.step()
-            o.zero_grad()
+        model.zero_grad()
     return model, optimizers
 
 

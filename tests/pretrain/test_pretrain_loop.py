@@ -133,7 +133,7 @@ REFUSALS = [
     ({"max_steps": 0}, "--max_steps 0 needs --minutes"),
     ({"dropout": 1.0}, "a share from 0 to below 1"),
     ({"keep_activations": 1.5}, "a share from 0 to 1"),
-    ({"keep_activations": 0.5}, "below 1 with --compile"),  # the tiny settings do not compile
+    ({"keep_activations": 0.5, "compile": True}, "blocks that are compiled, on a GPU"),
     ({"device": "cuda"}, "PyTorch sees no CUDA device"),
     ({"fsdp": True}, "torchrun"),
     ({"prompt": "Once"}, r"tokenizer.json, the tokenizer of .* is missing"),
@@ -356,12 +356,13 @@ def test_a_run_stopped_in_its_last_step_is_finished_once(data, tmp_path, capsys,
 
 
 def test_the_time_budget_is_not_spent_on_compiling(data, tmp_path, capsys, monkeypatch):
-    def compile_slowly(model, _):
-        passes = iter([1.5])  # s; the first pass takes longer than the budget
+    def distribute(world, model, fsdp):
+        passes = iter([1.5])  # s; the first pass takes longer than the budget, as where it compiles
         model.register_forward_pre_hook(lambda *_: time.sleep(next(passes, 0)) if model.training else None)
+        return model
 
-    monkeypatch.setattr(GPT, "compile_blocks", compile_slowly)
-    settings = tiny_settings(data, tmp_path / "run", max_steps=0, minutes=0.02, compile=True)
+    monkeypatch.setattr(loop.World, "distribute", distribute)
+    settings = tiny_settings(data, tmp_path / "run", max_steps=0, minutes=0.02)
     assert main(settings, capsys)[0] == 0
     assert len(metrics(settings.out)) > 2
     assert metrics(settings.out, "lr")[1] > 0

@@ -16,7 +16,7 @@ def reference(x, w, targets, vocabulary, z_loss):
     return value, value + z_loss * z
 
 
-@pytest.mark.parametrize(("chunk", "rows"), [(2**26, 2**12), (2**12, 50)])
+@pytest.mark.parametrize(("chunk", "rows"), [(2**27, 2**12), (2**13, 50)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
 def test_value_and_gradients(monkeypatch, dtype, chunk, rows, z_loss):
@@ -107,14 +107,14 @@ def test_compiled_loop_equals_the_formula_in_pytorch(dtype):
     from cpu_kernels import cross_entropy_ as loop
 
     generator = torch.Generator().manual_seed(0)
-    logits = (5 * torch.randn(9, 40, generator=generator)).to(dtype)
-    targets, shares = torch.randint(37, (9,), generator=generator), torch.rand(9, generator=generator)
+    logits = (5 * torch.randn(1040, 9, generator=generator)).to(dtype).T  # more than one part, the last not whole
+    targets, shares = torch.randint(1037, (9,), generator=generator), torch.rand(9, generator=generator)
     a, b = logits.clone(), logits.clone()
-    torch.testing.assert_close(loop(a, targets, shares, 37, 0.01, True),
-                               cross_entropy_(b, targets, shares, 37, 0.01, True), atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(loop(a, targets, shares, 1037, 0.01, True),
+                               cross_entropy_(b, targets, shares, 1037, 0.01, True), atol=2e-5, rtol=1e-5)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5 if dtype == torch.float32 else 2e-2)
     c = logits.clone()
-    loop(c, targets, shares, 37, 0.01, False)
+    loop(c, targets, shares, 1037, 0.01, False)
     assert torch.equal(c, logits)
 
 

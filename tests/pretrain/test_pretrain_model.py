@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from attention import KVCache, attention, document_mask, plain_attention
 from model import GPT, rotary_table, rotate
 from presets import PRESETS, GPTConfig, InputError
+from pretrain_tiny import layers_of_pytorch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 V, T = 97, 24
@@ -183,16 +184,6 @@ def test_rotation_is_a_rotation_by_position_times_frequency():
             assert y[0, t, 0, i + 3].item() == pytest.approx(turned.imag, abs=1e-5)
 
 
-@pytest.mark.parametrize("B", [1, 2])
-def test_the_cpu_s_attention_is_laid_out_as_torch_compile_is_told(B):
-    q, k, v = (torch.randn(B, 200, 2, 8, dtype=torch.bfloat16).transpose(1, 2).requires_grad_() for _ in range(3))
-    torch.library.opcheck(torch.ops.pretrain.blockwise_attention, (q, k, v),
-                          test_utils=("test_schema", "test_faketensor"))
-    out, weights = torch.ops.pretrain.blockwise_attention(q, k, v)
-    torch.library.opcheck(torch.ops.pretrain.blockwise_attention_backward, (out.detach(), q, k, v, weights.detach()),
-                          test_utils=("test_faketensor",))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [1, 31, 256, 300])
 def test_attention_kernels_against_the_formula(dtype, length):
@@ -298,7 +289,8 @@ def test_compiled_blocks_equal_eager():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("keep", "most"), [(1.0, 1.0), (0.3, 0.5)])
-def test_compiled_blocks_keep_less_when_told_and_have_the_same_gradients(keep, most):
+def test_compiled_blocks_keep_less_when_told_and_have_the_same_gradients(keep, most, monkeypatch):
+    layers_of_pytorch(monkeypatch)
     torch._dynamo.reset()
     plain, compiled = scrambled(GPTConfig(**LLAMA)), scrambled(GPTConfig(**LLAMA))
     compiled.compile_blocks(keep)

@@ -1,11 +1,14 @@
 """Schedules, parameter groups, and Muon against a plain version and an exact orthogonalisation."""
 
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from model import GPT
-from optim import Muon, learning_rate_scale, make_optimizers, orthogonalise
+from optim import AdamW, Muon, learning_rate_scale, make_optimizers, orthogonalise
 from presets import Settings
 from pretrain_tiny import tiny_model
 
@@ -40,6 +43,37 @@ def test_groups_cover_every_parameter_once_and_decay_matrices_only():
     matrices = made[1].param_groups[0]["params"]
     assert len(matrices) == 4 * model.config.n_layer  # c_attn, c_proj, c_fc, c_proj
     assert model.lm_head.weight not in set(matrices)
+
+
+def test_adamw_equals_pytorch_s():
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(*shape, generator=generator)) for shape in ((5, 7), (7,))]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    decays = (0.1, 0.0)
+    one = AdamW([{"params": [p], "weight_decay": decay} for p, decay in zip(ours, decays, strict=True)], 0.1, 0.9, 0.95)
+    other = torch.optim.AdamW([{"params": [p], "weight_decay": decay} for p, decay in zip(theirs, decays, strict=True)],
+                              0.1, (0.9, 0.95))
+    for lr in (0.1, 0.03, 0.2):
+        for optimizer in (one, other):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn(p.shape, generator=generator)
+            q.grad = p.grad.clone()
+        one.step()
+        other.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_a_training_process_leaves_torch_compile_out():
+    """Its import takes a second and 70 MB; a CPU's run has no use for it."""
+    code = ("import sys, torch; from model import GPT; from optim import make_optimizers; from presets import *; "
+            "s = Settings(optimizer='muon'); "
+            "m = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, vocab_size=61, mlp='swiglu', bias=False)); "
+            "o = make_optimizers(m, s); x = torch.ones(1, 8, dtype=torch.long); m(x, x).backward(); "
+            "[one.step() for one in o]; m.zero_grad(); assert 'torch._dynamo' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2] / "pretrain", check=True)
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 48), (48, 16)])
