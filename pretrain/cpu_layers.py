@@ -75,7 +75,7 @@ def sigmoid(x):
     return (np.float32(1) if x >= 0 else e) / (np.float32(1) + e)
 
 
-# The backward loops make the activation y again, so that it need not be kept.
+# The backward loops make the activation y again, so that it need not be kept: in the place of its gradient dy.
 
 
 @loop
@@ -89,17 +89,17 @@ def _swiglu(x, y):
 
 
 @loop
-def _swiglu_backward(x, dy, dx, y):
+def _swiglu_backward(x, dy, dx):
     W = dy.shape[1]
     for i in prange(len(x)):
-        gate, up, grad, dgate, dup, out = x[i, :W], x[i, W:], dy[i], dx[i, :W], dx[i, W:], y[i]
+        gate, up, grad, dgate, dup = x[i, :W], x[i, W:], dy[i], dx[i, :W], dx[i, W:]
         for j in range(W):
             g, d = load(gate, j), load(grad, j)
             s = sigmoid(g)
             store(dgate, j, d * load(up, j) * s * (np.float32(1) + g * (np.float32(1) - s)))
             store(dup, j, d * g * s)
         for j in range(W):  # apart: LLVM makes no vectors of a loop over more arrays than it can tell from each other
-            store(out, j, load(gate, j) * sigmoid(load(gate, j)) * load(up, j))
+            store(grad, j, load(gate, j) * sigmoid(load(gate, j)) * load(up, j))
 
 
 @loop
@@ -112,15 +112,15 @@ def _swish(x, a, b, y):
 
 
 @loop
-def _swish_backward(x, a, b, dy, dx, y):
+def _swish_backward(x, a, b, dy, dx):
     for i in prange(len(x)):
-        row, grad, out, again = x[i], dy[i], dx[i], y[i]
+        row, grad, out = x[i], dy[i], dx[i]
         for j in range(len(row)):
             v = load(row, j)
             s = sigmoid(v * (a + b * v * v))
             slope = s + v * s * (np.float32(1) - s) * (a + np.float32(3) * b * v * v)
             store(out, j, load(grad, j) * slope)
-            store(again, j, v * s)
+            store(grad, j, v * s)
 
 
 @loop
@@ -132,13 +132,13 @@ def _relu2(x, y):
 
 
 @loop
-def _relu2_backward(x, dy, dx, y):
+def _relu2_backward(x, dy, dx):
     for i in prange(len(x)):
-        row, grad, out, again = x[i], dy[i], dx[i], y[i]
+        row, grad, out = x[i], dy[i], dx[i]
         for j in range(len(row)):
             positive = max(load(row, j), np.float32(0))
             store(out, j, np.float32(2) * positive * load(grad, j))
-            store(again, j, positive * load(row, j))
+            store(grad, j, positive * load(row, j))
 
 
 @njit(inline="always", fastmath=FAST)
@@ -253,6 +253,32 @@ class Norm(torch.autograd.Function):
         return dx, summed(dgain, gain), summed(dbias, bias), None, None
 
 
+class Linear(torch.autograd.Function):
+    """x (..., W) times the matrix (C, W) cast to the dtype of x, plus the bias (C,) or None -> (..., C).
+
+    The cast matrix is not kept, backward makes it again.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        """As F.linear."""
+        ctx.save_for_backward(x, weight, bias)
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx, grad):
+        """Gradients of x, weight and bias."""
+        x, weight, bias = ctx.saved_tensors
+        dx = grad @ weight.to(x.dtype) if ctx.needs_input_grad[0] else None
+        return dx, *gradients(x, grad, weight, bias)
+
+
+def gradients(x, grad, weight, bias) -> tuple:
+    """Gradients of a matrix (C, W) and its bias (C,) or None, from its input (..., W) and that of its result."""
+    grad = grad.flatten(0, -2)
+    return (grad.T @ x.flatten(0, -2)).to(weight.dtype), None if bias is None else grad.sum(0).to(bias.dtype)
+
+
 # Of each activation the loops, forward and backward, and their parameters.
 GELU = np.float32(1.5957691), np.float32(0.0713548163)  # x / 2 (1 + tanh u) = x sigmoid(2 u), u = 0.798 (x + 0.0447 x³)
 SILU = np.float32(1), np.float32(0)
@@ -270,25 +296,23 @@ class ActivatedLinear(torch.autograd.Function):
     def forward(ctx, x, weight, bias, kind):
         """With the activation of that kind, a key of ACTIVATIONS."""
         loop, _, parameters = ACTIVATIONS[kind]
-        x, w = x.contiguous(), weight.to(x.dtype)
-        y = x.new_empty(*x.shape[:-1], w.shape[1])
+        x = x.contiguous()
+        y = x.new_empty(*x.shape[:-1], weight.shape[1])
         use_threads()
         loop(rows(x), *parameters, rows(y))
-        ctx.save_for_backward(x, w, bias)
-        ctx.kind, ctx.dtype = kind, weight.dtype
-        return F.linear(y, w, None if bias is None else bias.to(x.dtype))
+        ctx.save_for_backward(x, weight, bias)
+        ctx.kind = kind
+        return F.linear(y, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx, grad):
         """Gradients of x, weight and bias."""
-        x, w, bias = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
         _, loop, parameters = ACTIVATIONS[ctx.kind]
-        grad = grad.flatten(0, -2)  # (N, C)
-        dy, dx = grad @ w, torch.empty_like(x)
-        y = torch.empty_like(dy)
+        y, dx = grad @ weight.to(x.dtype), torch.empty_like(x)  # y is its own gradient yet
         use_threads()
-        loop(rows(x), *parameters, array(dy), rows(dx), array(y))
-        return dx, (grad.T @ y).to(ctx.dtype), None if bias is None else grad.sum(0).to(bias.dtype), None
+        loop(rows(x), *parameters, rows(y), rows(dx))
+        return dx, *gradients(y, grad, weight, bias), None
 
 
 class Heads(torch.autograd.Function):
