@@ -14,7 +14,9 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic, overload
 
-PART, STRIP = 512, 16  # rows of logits that one thread works on, and those whose greatest it looks for at once
+# Rows of logits (V, N) that are summed up by themselves, so that sums do not depend on the threads; and those whose
+# greatest is found before they are read again.
+PART, STRIP = 512, 16
 
 
 @intrinsic
@@ -128,8 +130,8 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Te
                    gradient: bool) -> torch.Tensor:
     """Cross-entropies (N,) of logits (N, V) fp32 or bf16; with `gradient`, logits become the gradient, in place.
 
-    The transpose is what must be contiguous. shares (N,) are the weights of the positions in the loss; columns from
-    `vocabulary` on are padding.
+    In memory they are (V, N): loops then run over positions side by side. shares (N,) are the weights of the positions
+    in the loss; columns from `vocabulary` on are padding.
     """
     N, places = len(logits), (torch.arange(len(logits)), targets)
     columns, own = array(logits.T)[:vocabulary], logits[places].float()

@@ -153,6 +153,8 @@ def train(settings: Settings, world: World) -> int:
                                  "Lower the learning rate")
 
         share = learning_rate_scale(fraction(settings, progress, seconds), settings)
+        if 0 <= settings.curriculum / T - progress.sequences < sequences:  # other text begins, with losses of its own
+            progress.losses = []
         skip = spike(loss, progress.losses, settings.skip_spikes or SPIKE)
         if skip:
             log.say(f"step {progress.step + 1}: loss {loss:.3f} is a spike, sequences {progress.sequences} to "

@@ -231,6 +231,15 @@ def test_spikes_are_reported_and_skipped_on_demand(data, tmp_path, capsys, monke
     assert reported[5] != skipped[5]
 
 
+@pytest.mark.parametrize(("curriculum", "known"), [(0, [0, 1, 2, 3, 4, 5]), (390, [0, 1, 2, 0, 1, 2])])
+def test_other_text_is_no_spike(data, tmp_path, capsys, monkeypatch, curriculum, known):
+    """Steps of 128 tokens: the fourth has the first sequence behind the curriculum."""
+    counts = []
+    monkeypatch.setattr(loop, "spike", lambda loss, losses, _: counts.append(len(losses)))
+    assert main(tiny_settings(data, tmp_path / "run", max_steps=6, curriculum=curriculum), capsys)[0] == 0
+    assert counts == known
+
+
 def test_what_counts_as_a_spike():
     losses = [3.0 + 0.1 * (-1) ** i for i in range(30)]
     assert not loop.spike(3.3, losses, 6.0)
