@@ -14,14 +14,12 @@ import torch
 import torch.nn.functional as F
 from attention import attention
 from cpu_kernels import array, exp, greatest, load, store, use_threads
-from cpu_layers import normed, rotate, sigmoid
+from cpu_layers import ACTIVATIONS, normed, rotate
 from decoder import Decoder
 from kernel_cache import loop
 from numba import prange
 
 NOTHING = np.empty(0, np.float32)
-KINDS = ("gelu", "relu2", "silu", "swiglu")
-GELU, RELU2, SILU, SWIGLU = range(4)
 
 
 @loop
@@ -114,27 +112,6 @@ def _attend(q, keys, values, first, end, scale, y):
             store(out, j, read[j] / total)
 
 
-@loop
-def _activate(x, kind, y):
-    W = y.shape[1]
-    for i in prange(len(x)):
-        row, out = x[i], y[i]
-        if kind == GELU:  # x / 2 (1 + tanh(u)) = x sigmoid(2 u)
-            for j in range(W):
-                v = load(row, j)
-                store(out, j, v * sigmoid(np.float32(1.5957691) * (v + np.float32(0.044715) * v * v * v)))
-        elif kind == RELU2:
-            for j in range(W):
-                v = max(load(row, j), np.float32(0))
-                store(out, j, v * v)
-        elif kind == SILU:
-            for j in range(W):
-                store(out, j, load(row, j) * sigmoid(load(row, j)))
-        else:
-            for j in range(W):
-                store(out, j, load(row, j) * sigmoid(load(row, j)) * load(row, W + j))
-
-
 class CPUDecoder(Decoder):
     """Bound to a model and an empty cache: loops over numpy arrays, PyTorch for products of several rows."""
 
@@ -206,9 +183,9 @@ class CPUDecoder(Decoder):
 
     def activate(self, x: np.ndarray) -> np.ndarray:
         """What model.MLP does between its two matrices."""
-        kind = KINDS.index(self.config.mlp)
-        y = np.empty((len(x), x.shape[1] // 2) if kind == SWIGLU else x.shape, x.dtype)
-        _activate(x, kind, y)
+        loop, _, parameters = ACTIVATIONS[self.config.mlp]
+        y = np.empty((len(x), self.config.hidden), x.dtype)
+        loop(x, *parameters, y)
         return y
 
     def finish(self, logits: np.ndarray) -> torch.Tensor:

@@ -161,7 +161,7 @@ class Settings:
     # machine
     device: str = "auto"  # auto, cpu, cuda
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the forward pass; auto: bfloat16 if the hardware has it
-    compile: bool = True  # torch.compile the blocks, on a GPU; a CPU has compiled loops of its own
+    compile: bool = True  # torch.compile the blocks, on a GPU (pays off above ~10M parameters; a CPU has its own loops)
     keep_activations: float = 1.0  # share of them that compiled blocks keep; the rest is made again in backward
     fsdp: bool = False  # shard parameters, gradients and optimizer over the processes (FSDP2)
     threads: int = 0  # CPU threads per process; 0 = cores / processes on this machine
@@ -203,7 +203,7 @@ PRESETS: dict[str, Settings] = {
                         position="rope", qk_norm=True, bias=False, embedding_std=0.1, zero_init=True, end_of_text=0),
         max_steps=1300, total_batch=2048, micro_batch=4, curriculum=315_000,
         optimizer="muon", lr=3e-3, muon_lr=0.025, momentum=0.9, warmup=0.02, min_lr=0.05, z_loss=1e-4,
-        prompt="Once upon a time",
+        compile=False, prompt="Once upon a time",
         eval_every=250, eval_tokens=2**15, choices_every=500, choices_limit=200, sample_every=500, save_every=500),
 }
 # For any text of some MB on the same machine: high rates and short memories, best after a thousand steps (NOTES.md); on

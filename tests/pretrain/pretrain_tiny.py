@@ -55,7 +55,7 @@ def tiny_settings(data: Path, out: Path, model: GPTConfig | None = None, **chang
     values = {"preset": "tiny", "data": data, "out": out, "model": model or tiny_model(), "max_steps": 10,
               "total_batch": 128, "micro_batch": 2, "optimizer": "muon", "lr": 3e-3, "eval_every": 5, "eval_tokens": 0,
               "choices_every": 0, "sample_every": 0, "prompt": "", "save_every": 4, "device": "cpu", "dtype": "float32",
-              "threads": 1, "timeout": 60, "peak_tflops": 0.1}
+              "compile": False, "threads": 1, "timeout": 60, "peak_tflops": 0.1}
     return dataclasses.replace(Settings(), **{**values, **changes})
 
 
