@@ -98,7 +98,7 @@ def _swiglu_backward(x, dy, dx):
             s = sigmoid(g)
             store(dgate, j, d * load(up, j) * s * (np.float32(1) + g * (np.float32(1) - s)))
             store(dup, j, d * g * s)
-        for j in range(W):  # apart: LLVM makes no vectors of a loop over more arrays than it can tell from each other
+        for j in range(W):
             store(grad, j, load(gate, j) * sigmoid(load(gate, j)) * load(up, j))
 
 
