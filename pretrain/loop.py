@@ -22,7 +22,7 @@ from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, NotFiniteError, Settings, check
 from runlog import RunLog, plain, record
 from sharded import whole
-from shards import Reader, Split, accumulation_steps, check_length
+from shards import Reader, Split, accumulation_steps, check_length, fitting_micro_batch
 from world import World, claim, exchange_gradients, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
@@ -74,6 +74,8 @@ def train(settings: Settings, world: World) -> int:
         world.agree(split.verify, world.rank, world.size)
     config = with_data(settings.model, train_split)
     T = settings.sequence or config.block_size
+    micro_batch = fitting_micro_batch(settings.total_batch, settings.micro_batch, T, world.size)
+    settings = dataclasses.replace(settings, micro_batch=micro_batch)
     accumulation = accumulation_steps(settings.total_batch, settings.micro_batch, T, world.size)
     check_length(train_split, settings.total_batch)
 

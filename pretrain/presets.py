@@ -127,7 +127,7 @@ class Settings:
     # batch
     sequence: int = 0  # tokens per sequence; 0 = block_size
     total_batch: int = 2**19  # tokens per optimizer step over all processes
-    micro_batch: int = 16  # sequences per forward pass of one process
+    micro_batch: int = 16  # sequences per forward pass of one process; halved where total_batch has not as many
     curriculum: int = 0  # tokens at the start of the training split that are read before all others
 
     # optimizer

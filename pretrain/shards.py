@@ -179,6 +179,16 @@ def tokenizer_folder(manifest: dict) -> Path:
     return DATA / manifest["tokenizer"]
 
 
+def fitting_micro_batch(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:
+    """The micro-batch, halved until all processes together take no more than the total batch.
+
+    2,048 tokens in sequences of 512 are 4 for one process, 2 for each of two.
+    """
+    while micro_batch > 1 and micro_batch * T * world_size > total_batch:
+        micro_batch //= 2
+    return micro_batch
+
+
 def accumulation_steps(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:
     """Micro-steps per step, total_batch / (micro_batch x T x world_size): 524288 / (16 x 1024 x 8) = 4.
 

@@ -7,7 +7,7 @@ import pytest
 from loop import with_data
 from presets import InputError
 from pretrain_tiny import make_shards, tiny_model
-from shards import Order, Reader, Split, accumulation_steps, check_length, read_manifest
+from shards import Order, Reader, Split, accumulation_steps, check_length, fitting_micro_batch, read_manifest
 
 
 def batches(split, T, total, micro_batch, world_size, steps, seed=1, start=0):
@@ -72,6 +72,7 @@ def test_the_same_batches_for_any_number_of_processes(tmp_path, micro_batch):
 
 def test_batch_arithmetic():
     assert accumulation_steps(524288, 16, 1024, 8) == 4
+    assert [fitting_micro_batch(2048, 4, 512, processes) for processes in (1, 2, 3, 4, 8)] == [4, 2, 1, 1, 1]
     with pytest.raises(InputError, match="98,304 or 131,072"):
         accumulation_steps(100_000, 16, 1024, 2)
     with pytest.raises(InputError, match=r"nearest that are: 32,768$"):
