@@ -25,7 +25,8 @@ def last_values(metrics: Path) -> dict:
     values: dict = {}
     if metrics.exists():
         for line in metrics.read_text("utf-8").splitlines():
-            values |= json.loads(line)
+            if line.endswith("}"):  # not one that is being written, or whose process was killed
+                values |= json.loads(line)
     return values
 
 

@@ -19,7 +19,7 @@ import torch
 from between import Between
 from model import GPT
 from optim import learning_rate_scale, make_optimizers
-from presets import GPTConfig, InputError, NotFiniteError, Settings, check
+from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_of_memory
 from runlog import RunLog, plain, record
 from sharded import whole
 from shards import Reader, Split, accumulation_steps, check_length, fitting_micro_batch
@@ -183,11 +183,6 @@ def train(settings: Settings, world: World) -> int:
         between.finish(progress, progress.step > first_step)
     log.close()
     return stopped_by
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch could not get memory, on a GPU or for the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def with_data(config: GPTConfig, split: Split) -> GPTConfig:

@@ -243,8 +243,8 @@ def preset_name(argv: list[str], name: str) -> str:
 def run_command(main, read):
     """main(read()) as a command, whose result is the exit status.
 
-    130 when interrupted; 2 with one line for a mistake (--debug: traceback); 141, as a shell has it, when the reader of
-    the output has left (`--help | head`).
+    130 when interrupted; 2 with one line for a mistake or too little memory (--debug: traceback); 141, as a shell has
+    it, when the reader of the output has left (`--help | head`).
     """
     # Read when PyTorch loads. Huge pages: 1.2x on a CPU. And a thread that waits for others spins for microseconds, not
     # milliseconds: beside another busy program it would keep the core from the very thread it waits for, 18x slower.
@@ -263,8 +263,16 @@ def run_command(main, read):
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         sys.exit(141)
-    except (InputError, OSError) as error:
-        if "--debug" in sys.argv:
+    except (InputError, OSError, RuntimeError) as error:
+        if "--debug" in sys.argv or (isinstance(error, RuntimeError) and not out_of_memory(error)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        message = str(error)
+        if isinstance(error, RuntimeError):
+            message = f"out of memory: {message.splitlines()[0]} Lower the batch, the length or the model"
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not get memory, on a GPU or for the CPU; asked without importing it."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -234,6 +234,18 @@ def test_nonsense_is_refused_before_the_model_is_loaded(flag, monkeypatch, capsy
     assert error.count("\n") == 1
 
 
+def test_too_little_memory_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["sample.py"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(torch.empty, lambda: 10**15)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: out of memory: ")
+    assert error.count("\n") == 1
+    with pytest.raises(RuntimeError, match="another"):  # only errors of memory are the user's
+        run_command(lambda _: (_ for _ in ()).throw(RuntimeError("another")), lambda: 0)
+
+
 def test_command_line(tmp_path):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
