@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 # Queries per block of the CPU's causal attention: a block reads only the keys up to its end, and its scores stay small.
 BLOCK = 128
+STEP = 64  # a block's first key is a multiple of it: for every other number of keys oneDNN would make its kernels anew
 
 
 def eager_cpu(x: torch.Tensor) -> bool:
@@ -21,14 +22,18 @@ def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
     """Softmax attention, softmax(q k' / sqrt(D)) v (Vaswani et al. 2017, eq. 1), causal.
 
     q (B, H, T, D), k and v (B, K, S, D) -> (B, H, T, D). The T queries are the last T of the S positions.
-    A boolean mask, broadcastable to (B, H, T, S), True where a query may look, replaces the causal rule.
+    A boolean mask, broadcastable to (B, H, T, S), True where a query may look, replaces the causal rule; integers
+    (B, T), the first key that each query may see, narrow it (T = S).
     """
     H, T, S = q.shape[1], q.shape[2], k.shape[2]
-    on_cpu = q.device.type == "cpu"
+    on_cpu, boolean = q.device.type == "cpu", mask is not None and mask.dtype == torch.bool
     if on_cpu:  # its kernels have no grouped form
         k, v = repeat_heads(k, H), repeat_heads(v, H)
-        if eager_cpu(q) and q.dtype == torch.bfloat16 and mask is None and T == S > 1 and torch.is_grad_enabled():
-            return CausalAttention.apply(q, k, v)
+        wanted = torch.is_grad_enabled() if mask is None else not boolean
+        if wanted and eager_cpu(q) and q.dtype == torch.bfloat16 and T == S > 1:
+            return CausalAttention.apply(q, k, v, mask)
+    if mask is not None and not boolean:
+        mask = visible_from(mask)
     if mask is None and 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
     causal = mask is None and T > 1
@@ -54,24 +59,23 @@ class CausalAttention(torch.autograd.Function):
     """Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop.
 
     Forward and backward take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). Heads and sequences are one
-    dimension here, N = B x H.
+    dimension here, N = B x H. With `starts` (B, T), the first key of each query, keys before a block's are not read.
     """
 
     @staticmethod
-    def forward(ctx, q, k, v):
+    def forward(ctx, q, k, v, starts):
         """Causal attention (B, H, T, D) of q, k, v (B, H, T, D), in memory as (B, T, H, D), which the model reads."""
         from cpu_kernels import causal_softmax_
 
         B, H, T, D = q.shape
         q, k, v = (x.reshape(B * H, T, D) for x in (q, k, v))
-        y, blocks = q.new_empty(B, T, H, D).transpose(1, 2), []
-        for start in range(0, T, BLOCK):
-            end = min(start + BLOCK, T)
-            weights = q[:, start:end] @ k[:, :end].mT  # (N, block, keys)
-            causal_softmax_(weights, D**-0.5)
-            y[:, :, start:end] = (weights @ v[:, :end]).view(B, H, -1, D)
-            blocks.append(weights)
-        ctx.save_for_backward(q, k, v, *blocks)
+        y, kept = q.new_empty(B, T, H, D).transpose(1, 2), []
+        for sequences, heads, queries, keys, first in blocks(B, H, T, starts):
+            weights = q[heads, queries] @ k[heads, keys].mT  # (N, block, keys)
+            causal_softmax_(weights, D**-0.5, first)
+            y[sequences, :, queries] = (weights @ v[heads, keys]).view(-1, H, weights.shape[1], D)
+            kept.append(weights)
+        ctx.save_for_backward(q, k, v, starts, *kept)
         return y
 
     @staticmethod
@@ -79,27 +83,47 @@ class CausalAttention(torch.autograd.Function):
         """Gradients of q, k, v, each (B, H, T, D)."""
         from cpu_kernels import causal_softmax_backward_
 
-        q, k, v, *blocks = ctx.saved_tensors
-        shape, T = grad.shape, grad.shape[2]
-        grad, scale = grad.reshape(q.shape), q.shape[-1] ** -0.5
+        q, k, v, starts, *kept = ctx.saved_tensors
+        B, H, T, D = shape = grad.shape
+        grad = grad.reshape(q.shape)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for start, weights in zip(range(0, T, BLOCK), blocks, strict=True):
-            end = min(start + BLOCK, T)
-            dv[:, :end] += weights.mT @ grad[:, start:end]
-            scores = grad[:, start:end] @ v[:, :end].mT
-            causal_softmax_backward_(weights, scores, scale)
-            dq[:, start:end] = scores @ k[:, :end]
-            dk[:, :end] += scores.mT @ q[:, start:end]
-        return dq.view(shape), dk.view(shape), dv.view(shape)
+        for (_, heads, queries, keys, first), weights in zip(blocks(B, H, T, starts), kept, strict=True):
+            dv[heads, keys] += weights.mT @ grad[heads, queries]
+            scores = grad[heads, queries] @ v[heads, keys].mT
+            causal_softmax_backward_(weights, scores, D**-0.5, first)
+            dq[heads, queries] = scores @ k[heads, keys]
+            dk[heads, keys] += scores.mT @ q[heads, queries]
+        return dq.view(shape), dk.view(shape), dv.view(shape), None
 
 
-def document_mask(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:
-    """Causal and within the document: tokens (B, T) -> bool (B, 1, T, T). The end-of-text belongs to what it ends."""
-    ends = (tokens == end_of_text).long()
-    document = ends.cumsum(1) - ends  # [7, eot, 8, 9] -> [0, 0, 1, 1]
-    T = tokens.shape[1]
-    causal = torch.ones(T, T, dtype=torch.bool, device=tokens.device).tril()
-    return (causal & (document[:, :, None] == document[:, None, :]))[:, None]
+def blocks(B: int, H: int, T: int, starts: torch.Tensor | None):
+    """Blocks of queries for CausalAttention: slices of B, of B x H, of the queries and of the keys that they read,
+    and which of these (block,) is the first for each query.
+
+    Without `starts` a block is of all sequences; with them of one, whose documents are its own, and twice as long.
+    """
+    together, length = (B, BLOCK) if starts is None else (1, 2 * BLOCK)
+    if starts is None:
+        starts = torch.zeros(1, T, dtype=torch.long)
+    for b in range(0, B, together):
+        for start in range(0, T, length):
+            queries = slice(start, min(start + length, T))
+            first = starts[b, queries]
+            keys = slice(int(first[0]) // STEP * STEP, queries.stop)
+            yield slice(b, b + together), slice(b * H, (b + together) * H), queries, keys, first - keys.start
+
+
+def document_starts(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:
+    """Where the document of each token begins, (B, T) of tokens (B, T). An end-of-text belongs to what it ends."""
+    begins = F.pad(tokens[:, :-1] == end_of_text, (1, 0))  # [7, eot, 8, 9] -> [0, 0, 1, 0]; starts [0, 0, 2, 2]
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    return torch.where(begins, positions, 0).cummax(1).values
+
+
+def visible_from(starts: torch.Tensor) -> torch.Tensor:
+    """The causal mask, bool (B, 1, T, T), of queries that see keys from starts (B, T) on."""
+    positions = torch.arange(starts.shape[1], device=starts.device)
+    return ((positions <= positions[:, None]) & (positions >= starts[:, :, None]))[:, None]
 
 
 class KVCache:

@@ -35,7 +35,7 @@ SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 # Sequences of 256 tokens, for it the better half of the same batch: 1.26 bits per byte against 1.35 (NOTES.md).
 GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
-              "--n_head=4", "--embedding_std=0.02", "--optimizer=adamw", "--beta1=0.9", "--z_loss=0",
+              "--n_head=4", "--embedding_std=0.02", "--no_document_mask", "--optimizer=adamw", "--z_loss=0",
               "--schedule=cosine", "--min_lr=0.1", "--block_size=256", "--micro_batch=8"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])

@@ -17,6 +17,7 @@ from numba.extending import intrinsic, overload
 # Rows of logits (V, N) that are summed up by themselves, so that sums do not depend on the threads; and those whose
 # greatest is found before they are read again.
 PART, STRIP = 512, 16
+QUERIES = 32  # queries of a head that a thread takes at a time
 
 
 @intrinsic
@@ -151,51 +152,59 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, shares: torch.Te
 
 
 @loop
-def _causal_softmax(scores, scale):
+def _causal_softmax(scores, scale, first):
     heads, T, S = scores.shape
-    for b in prange(heads):
-        e = np.empty(S, np.float32)
-        for t in range(T):
-            row = scores[b, t]
-            seen = S - T + t + 1  # the last query sees all keys
-            top = greatest(row, seen)
+    strips = -(-T // QUERIES)
+    for strip in prange(heads * strips):
+        b, start, e = strip // strips, strip % strips * QUERIES, np.empty(S, np.float32)
+        for t in range(start, min(start + QUERIES, T)):
+            row, low, seen = scores[b, t], first[t], S - T + t + 1  # the last query sees all keys
+            top = greatest(row[low:], seen - low)
             total = np.float32(0)
-            for j in range(seen):
+            for j in range(low, seen):
                 e[j] = exp((load(row, j) - top) * scale)
                 total += e[j]
             inverse = np.float32(1) / total
-            for j in range(seen):
+            for j in range(low):
+                store(row, j, np.float32(0))
+            for j in range(low, seen):
                 store(row, j, e[j] * inverse)
             for j in range(seen, S):
                 store(row, j, np.float32(0))
 
 
 @loop
-def _causal_softmax_backward(weights, gradient, scale):
+def _causal_softmax_backward(weights, gradient, scale, first):
     heads, T, S = weights.shape
-    for b in prange(heads):
-        for t in range(T):
-            row, grad = weights[b, t], gradient[b, t]
-            seen = S - T + t + 1
+    strips = -(-T // QUERIES)
+    for strip in prange(heads * strips):
+        b, start = strip // strips, strip % strips * QUERIES
+        for t in range(start, min(start + QUERIES, T)):
+            row, grad, low, seen = weights[b, t], gradient[b, t], first[t], S - T + t + 1
             dot = np.float32(0)
-            for j in range(seen):
+            for j in range(low, seen):
                 dot += load(row, j) * load(grad, j)
-            for j in range(seen):
+            for j in range(low):
+                store(grad, j, np.float32(0))
+            for j in range(low, seen):
                 store(grad, j, load(row, j) * (load(grad, j) - dot) * scale)
             for j in range(seen, S):
                 store(grad, j, np.float32(0))
 
 
-def causal_softmax_(scores: torch.Tensor, scale: float):
-    """Scores (B, T, S), bf16 or fp32, become softmax(scale * scores) in place; query t of T sees S - T + t + 1 keys."""
+def causal_softmax_(scores: torch.Tensor, scale: float, first: torch.Tensor):
+    """Scores (B, T, S), bf16 or fp32, become softmax(scale * scores) in place.
+
+    Query t of T sees the keys from first[t] (T,) to S - T + t; the weights of the others are 0.
+    """
     use_threads()
-    _causal_softmax(array(scores), np.float32(scale))
+    _causal_softmax(array(scores), np.float32(scale), first.numpy())
 
 
-def causal_softmax_backward_(weights: torch.Tensor, gradient: torch.Tensor, scale: float):
+def causal_softmax_backward_(weights: torch.Tensor, gradient: torch.Tensor, scale: float, first: torch.Tensor):
     """The gradient of the weights (B, T, S) becomes that of the scores, in place."""
     use_threads()
-    _causal_softmax_backward(array(weights), array(gradient), np.float32(scale))
+    _causal_softmax_backward(array(weights), array(gradient), np.float32(scale), first.numpy())
 
 
 def use_threads():

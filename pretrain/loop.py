@@ -94,9 +94,10 @@ def train(settings: Settings, world: World) -> int:
     world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
     progress = world.agree(restore, folder, settings, identity, model, optimizers)
     first_step = progress.step
-    flops, peak = model.flops_per_token(T), peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
+    flops = model.flops_per_token(train_split.document_length(T) if config.document_mask else T)
+    peak = peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
     log = RunLog(settings.out, first_step, settings.max_steps or None, world.main)
-    log.say(description(settings, world, model, train_split, accumulation, T, peak))
+    log.say(description(settings, world, model, train_split, accumulation, T, flops, peak))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
     made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
     world.agree(record if world.main else checkpoint.nothing, settings.out, first_step, made_of)
@@ -189,7 +190,8 @@ def with_data(config: GPTConfig, split: Split) -> GPTConfig:
     """The architecture with the vocabulary and the end-of-text id of the data."""
     vocabulary, end_of_text = split.manifest["vocab_size"], split.manifest["end_of_text"]
     if config.document_mask and end_of_text is None:
-        raise InputError(f"--document_mask: {split.folder}/manifest.json names no end_of_text that ends a document")
+        raise InputError(f"--document_mask: {split.folder}/manifest.json names no end_of_text that ends a document; "
+                         "--no_document_mask does without")
     if config.vocab_size and config.vocab_size < vocabulary:
         raise InputError(f"--vocab_size {config.vocab_size} is below the data's {vocabulary}; 0 takes it from there")
     return dataclasses.replace(config, vocab_size=config.vocab_size or vocabulary,
@@ -239,10 +241,9 @@ def spike(loss: float, losses: list[float], deviations: float) -> bool:
     return len(losses) >= 20 and loss > statistics.fmean(losses) + deviations * statistics.pstdev(losses) + 1e-6
 
 
-def description(settings, world, model, split, accumulation, T, peak) -> str:
+def description(settings, world, model, split, accumulation, T, flops, peak) -> str:
     """What is going to be computed, in a few lines."""
-    config, flops = model.config, model.flops_per_token(T)
-    steps = settings.max_steps
+    config, steps = model.config, settings.max_steps
     lines = [f"{model.parameter_count():,} parameters, {config.n_layer} layers of {config.n_embd} channels, vocabulary "
              f"{config.vocab_size:,} (padded to {config.padded_vocab:,}), {str(model.dtype).removeprefix('torch.')}",
              f"{settings.total_batch:,} tokens per step = {settings.micro_batch} sequences x {T} tokens x "

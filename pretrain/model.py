@@ -27,7 +27,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_mask, eager_cpu
+from attention import KVCache, attention, document_starts, eager_cpu, visible_from
 from loss import linear_cross_entropy
 from presets import GPTConfig, InputError
 from torch import nn
@@ -245,7 +245,8 @@ class GPT(nn.Module):
         if positions is None:
             positions = torch.arange(start, start + T, device=tokens.device)
         if self.config.document_mask and mask is None and cache is None:
-            mask = document_mask(tokens, self.config.end_of_text)
+            starts = document_starts(tokens, self.config.end_of_text)
+            mask = starts if eager_cpu(tokens) else visible_from(starts)  # once for all layers
         x = F.embedding(tokens, self.transformer["wte"].weight) if embedded is None else embedded
         if self.config.position == "learned":
             x = x + F.embedding(positions, self.transformer["wpe"].weight)
@@ -295,7 +296,7 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self, length: int) -> int:
-        """Matmul FLOPs of forward and backward per token at sequence length `length`.
+        """Matmul FLOPs of forward and backward per token at sequence (with a document mask: document) length `length`.
 
         6 per weight in a matmul (embedding tables are look-ups, the head counts) + 12 per attention channel and
         position: PaLM's appendix B, which counts the full T x T scores.

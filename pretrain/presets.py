@@ -206,11 +206,12 @@ PRESETS: dict[str, Settings] = {
         compile=False, prompt="Once upon a time",
         eval_every=250, eval_tokens=2**15, choices_every=500, choices_limit=200, sample_every=500, save_every=500),
 }
-# For any text of some MB on the same machine: high rates and short memories, best after a thousand steps (NOTES.md); on
-# `stories` they would destroy the copying that its primers teach.
+# For any text of some MB on the same machine: high rates, best after a thousand steps and more (NOTES.md); on `stories`
+# they would destroy the copying that its primers teach.
 PRESETS["text"] = dataclasses.replace(
-    PRESETS["stories"], model=dataclasses.replace(PRESETS["stories"].model, n_head=3, embedding_std=0.2),
-    max_steps=1500, curriculum=0, lr=2e-2, beta1=0.8, muon_lr=0.04, momentum=0.8, schedule="linear", min_lr=0.0,
+    PRESETS["stories"],
+    model=dataclasses.replace(PRESETS["stories"].model, n_head=3, embedding_std=0.2, document_mask=True),
+    max_steps=1500, curriculum=0, lr=2e-2, beta2=0.99, muon_lr=0.04, schedule="linear", min_lr=0.0,
     prompt="<|endoftext|>")
 for _name, _settings in PRESETS.items():
     _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name

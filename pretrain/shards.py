@@ -79,6 +79,13 @@ class Split:
             position = (position + len(piece)) % self.tokens
         return np.concatenate(pieces).astype(np.int64)
 
+    def document_length(self, T: int) -> int:
+        """Tokens of the document that a token lies in, T at most: the mean over the first million tokens."""
+        tokens = self.read(0, min(self.tokens, 10**6))
+        ends = np.flatnonzero(tokens == self.manifest["end_of_text"])
+        lengths = np.diff(ends, prepend=-1, append=len(tokens) - 1)
+        return round(float(np.average(np.minimum(lengths, T), weights=lengths)))
+
     def sequences(self, starts, T: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets (B, T) int64 of the sequences that begin at these positions."""
         rows = torch.from_numpy(np.stack([self.read(int(start), T + 1) for start in starts]))

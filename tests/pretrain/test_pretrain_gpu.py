@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from attention import attention, document_mask, plain_attention
+from attention import attention, document_starts, plain_attention, visible_from
 from loss import linear_cross_entropy
 from model import GPT
 from presets import GPTConfig
@@ -35,7 +35,7 @@ def test_attention_equals_the_formula(heads, masked):
     torch.manual_seed(0)
     q = torch.randn(2, 4, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     k, v = (torch.randn(2, heads, 256, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in "kv")
-    mask = document_mask(torch.randint(20, (2, 256), device="cuda"), 0) if masked else None
+    mask = visible_from(document_starts(torch.randint(20, (2, 256), device="cuda"), 0)) if masked else None
     upstream = torch.randn(2, 4, 256, 64, device="cuda", dtype=torch.bfloat16)
     ours, exact = attention(q, k, v, mask), plain_attention(q.float(), k.float(), v.float(), mask)
     assert torch.allclose(ours.float(), exact, atol=0.03)

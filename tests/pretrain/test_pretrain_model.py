@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_mask, plain_attention
+from attention import KVCache, attention, document_starts, plain_attention, visible_from
 from model import GPT, rotary_table, rotate
 from presets import PRESETS, GPTConfig, InputError
 from pretrain_tiny import layers_of_pytorch
@@ -186,12 +186,15 @@ def test_rotation_is_a_rotation_by_position_times_frequency():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [1, 31, 256, 300])
-def test_attention_kernels_against_the_formula(dtype, length):
+@pytest.mark.parametrize("documents", [False, True])
+def test_attention_kernels_against_the_formula(dtype, length, documents):
     generator = torch.Generator().manual_seed(length)
     q, k, v, grad = (torch.randn(2, heads, length, 8, generator=generator) for heads in (4, 2, 2, 4))
     ours = [x.to(dtype).requires_grad_() for x in (q, k, v)]
     exact = [x.detach().float().requires_grad_() for x in ours]
-    result, expected = attention(*ours), plain_attention(*exact)
+    starts = document_starts(torch.randint(50, (2, length), generator=generator), 0) if documents else None
+    result = attention(*ours, starts)
+    expected = plain_attention(*exact, visible_from(starts) if documents else None)
     result.backward(grad.to(dtype))
     expected.backward(grad.to(dtype).float())
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
@@ -202,7 +205,8 @@ def test_attention_kernels_against_the_formula(dtype, length):
 
 def test_document_mask_keeps_documents_apart():
     x = torch.tensor([[5, 6, 0, 7, 8, 0, 9]])
-    mask = document_mask(x, 0)[0, 0]
+    assert document_starts(x, 0).tolist() == [[0, 0, 0, 3, 3, 3, 6]]
+    mask = visible_from(document_starts(x, 0))[0, 0]
     document = [0, 0, 0, 1, 1, 1, 2]
     assert mask.tolist() == [[j <= i and document[i] == document[j] for j in range(7)] for i in range(7)]
     model = scrambled(GPTConfig(**{**LLAMA, "document_mask": True, "end_of_text": 0}))

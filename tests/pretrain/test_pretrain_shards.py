@@ -185,6 +185,14 @@ def test_damaged_manifests_name_the_file_and_the_field(tmp_path):
             Split(folder, "train")
 
 
+def test_the_length_of_documents(tmp_path):
+    split = Split(make_shards(tmp_path / "d", train=(20,)), "train")
+    # documents of 2, 5 and 13 tokens, the last without an end
+    split.shards[0] = np.array([5, 0, 5, 5, 5, 5, 0, *[5] * 13], np.uint16)
+    assert split.document_length(100) == round((2 * 2 + 5 * 5 + 13 * 13) / 20)
+    assert split.document_length(8) == round((2 * 2 + 5 * 5 + 13 * 8) / 20)
+
+
 def test_a_document_mask_needs_the_end_of_a_document(tmp_path):
     split = Split(make_shards(tmp_path), "train")
     split.manifest["end_of_text"] = None
