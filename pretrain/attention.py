@@ -97,10 +97,11 @@ class CausalAttention(torch.autograd.Function):
 
 
 def blocks(B: int, H: int, T: int, starts: torch.Tensor | None):
-    """Blocks of queries for CausalAttention: slices of B, of B x H, of the queries and of the keys that they read,
-    and which of these (block,) is the first for each query.
+    """Blocks of queries: what a product of CausalAttention reads.
 
-    Without `starts` a block is of all sequences; with them of one, whose documents are its own, and twice as long.
+    Yields slices of the sequences, of the B x H heads, of the queries, of the keys, and (block,) the first key for each
+    query, counted from the slice's. Without `starts` a block is of all sequences; with them it is of one, whose
+    documents are its own, and twice as long.
     """
     together, length = (B, BLOCK) if starts is None else (1, 2 * BLOCK)
     if starts is None:

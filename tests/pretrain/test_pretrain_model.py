@@ -283,8 +283,9 @@ def loss_and_numbers_kept(model: GPT, x: torch.Tensor) -> tuple[torch.Tensor, in
 
 
 @pytest.mark.slow
-def test_compiled_blocks_equal_eager():
-    model = GPT(GPTConfig(**LLAMA), torch.bfloat16)
+@pytest.mark.parametrize("document_mask", [False, True])
+def test_compiled_blocks_equal_eager(document_mask):
+    model = GPT(GPTConfig(**LLAMA, document_mask=document_mask, end_of_text=5), torch.bfloat16)
     x = tokens(length=T + 1)
     plain = model(x[:, :-1], x[:, 1:])
     model.compile_blocks()
