@@ -175,7 +175,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype, tflops: float = 0.0) ->
             if re.search(rf"\b{known}\b", name):  # whole words: an L40 is no L4
                 return peak * 1e12
     n = 1024 if device.type == "cpu" else 8192
-    a, b = torch.randn(n, n).to(device, dtype), torch.randn(n, n).to(device, dtype)
+    generator = torch.Generator().manual_seed(0)  # of its own: a resumed run has set the state of PyTorch's
+    a, b = (torch.randn(n, n, generator=generator).to(device, dtype) for _ in "ab")
     times, end = [], time.perf_counter() + 0.3
     while len(times) < 5 or time.perf_counter() < end:  # the first makes the kernel, on a cold machine for a second
         start = time.perf_counter()

@@ -47,14 +47,16 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(script):
 def test_the_measured_peak_is_not_the_first_product_that_makes_its_kernel(monkeypatch):
     clock = iter([0, 0, 1, 1, 1.002, 1.002, 1.003, 1.003, 1.005, 1.005, 1.007, 1.007])  # s; a product takes 1 ms
     monkeypatch.setattr("world.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    before = torch.get_rng_state()
     assert peak_flops(torch.device("cpu"), torch.float32) == pytest.approx(2 * 1024**3 / 1e-3)
+    assert torch.equal(torch.get_rng_state(), before)  # which a resumed run has just set
 
 
 @pytest.mark.parametrize(("name", "peak"), [("NVIDIA H100 80GB HBM3", 989), ("NVIDIA A100-SXM4-80GB", 312),
                                             ("NVIDIA L4", 121), ("NVIDIA L40", None), ("NVIDIA RTX A1000", None)])
 def test_the_peak_of_a_known_gpu_is_found_by_whole_words(monkeypatch, name, peak):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
-    monkeypatch.setattr(torch, "randn", lambda *_: 1 / 0)  # where the measurement would begin
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: 1 / 0)  # where the measurement would begin
     if peak:
         assert peak_flops(torch.device("cuda"), torch.bfloat16) == peak * 1e12
     else:
