@@ -158,19 +158,21 @@ def _causal_softmax(scores, scale, first):
     for strip in prange(heads * strips):
         b, start, e = strip // strips, strip % strips * QUERIES, np.empty(S, np.float32)
         for t in range(start, min(start + QUERIES, T)):
-            row, low, seen = scores[b, t], first[t], S - T + t + 1  # the last query sees all keys
-            top = greatest(row[low:], seen - low)
+            before, after = scores[b, t, :first[t]], scores[b, t, S - T + t + 1:]
+            row = scores[b, t, first[t]:S - T + t + 1]  # the last query sees all keys to the end
+            seen = len(row)
+            top = greatest(row, seen)
             total = np.float32(0)
-            for j in range(low, seen):
+            for j in range(seen):
                 e[j] = exp((load(row, j) - top) * scale)
                 total += e[j]
             inverse = np.float32(1) / total
-            for j in range(low):
-                store(row, j, np.float32(0))
-            for j in range(low, seen):
+            for j in range(seen):
                 store(row, j, e[j] * inverse)
-            for j in range(seen, S):
-                store(row, j, np.float32(0))
+            for j in range(len(before)):
+                store(before, j, np.float32(0))
+            for j in range(len(after)):
+                store(after, j, np.float32(0))
 
 
 @loop
@@ -180,16 +182,18 @@ def _causal_softmax_backward(weights, gradient, scale, first):
     for strip in prange(heads * strips):
         b, start = strip // strips, strip % strips * QUERIES
         for t in range(start, min(start + QUERIES, T)):
-            row, grad, low, seen = weights[b, t], gradient[b, t], first[t], S - T + t + 1
+            # views, not ranges that begin at first[t]: of those LLVM makes no vectors, for an index might be negative
+            row, grad = weights[b, t, first[t]:S - T + t + 1], gradient[b, t, first[t]:S - T + t + 1]
+            before, after = gradient[b, t, :first[t]], gradient[b, t, S - T + t + 1:]
             dot = np.float32(0)
-            for j in range(low, seen):
+            for j in range(len(row)):
                 dot += load(row, j) * load(grad, j)
-            for j in range(low):
-                store(grad, j, np.float32(0))
-            for j in range(low, seen):
+            for j in range(len(row)):
                 store(grad, j, load(row, j) * (load(grad, j) - dot) * scale)
-            for j in range(seen, S):
-                store(grad, j, np.float32(0))
+            for j in range(len(before)):
+                store(before, j, np.float32(0))
+            for j in range(len(after)):
+                store(after, j, np.float32(0))
 
 
 def causal_softmax_(scores: torch.Tensor, scale: float, first: torch.Tensor):
