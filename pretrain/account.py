@@ -142,22 +142,24 @@ def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> di
 
     model = GPT(config, getattr(torch, dtype)).to(device)
     optimizers = make_optimizers(model, settings)
-    plain = GPT(config).to(device)  # fp32 and attention as two products: what the counter sees on every device
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        plain(tokens[:, :-1], tokens[:, 1:]).backward()
-    flops = counter.get_total_flops()
-    del plain
     step(model, optimizers)  # makes the optimizer's state
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         step(model, optimizers)
-        return {"flops": flops, "bytes": torch.cuda.max_memory_allocated()}
-    tracker = MemTracker()
-    slots = [slot for one in optimizers for state in one.state.values() for slot in state.values()]
-    tracker.track_external(model, *slots)
-    with tracker:
-        step(model, optimizers)
-    return {"flops": flops, "bytes": tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]}
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        tracker = MemTracker()
+        slots = [slot for one in optimizers for state in one.state.values() for slot in state.values()]
+        tracker.track_external(model, *slots)
+        with tracker:
+            step(model, optimizers)
+        peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]["Total"]
+    del model, optimizers
+    plain = GPT(config).to(device)  # fp32 and attention as two products: what the counter sees on every device
+    # last, for what torch.compile meets under the counter, the loss on a GPU, it never compiles afterwards
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        plain(tokens[:, :-1], tokens[:, 1:]).backward()
+    return {"flops": counter.get_total_flops(), "bytes": peak}
 
 
 def report(settings: Settings) -> dict:

@@ -146,7 +146,7 @@ class Decoder:
         if T == 1:
             # the G queries of a key-value head stand where attention has its time positions: nothing is repeated
             q = qk[:, :H].reshape(B, K, H // K, D)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask).view(B, H * D)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask).reshape(B, H * D)
         y = attention(qk[:, :H].reshape(B, T, H, D).transpose(1, 2), keys, values, self.mask)
         return y.transpose(1, 2).reshape(B * T, H * D)
 

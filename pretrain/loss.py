@@ -99,15 +99,17 @@ def cross_entropy_(logits, targets, shares, vocab_size: int, z_loss: float, grad
 
     The loss weighs position n by shares[n]; d loss / d logits = shares (softmax (1 + 2 z logsumexp) - onehot).
     """
-    real = logits[:, :vocab_size].float()
-    log_normaliser = real.logsumexp(1, keepdim=True)
-    nats = log_normaliser - real.gather(1, targets[:, None])
+    # Written so that torch.compile makes two loops over whole rows: one finds maximum and sum in a single pass, the
+    # other writes the gradient. logsumexp would read the rows twice, a slice up to vocab_size ends off any alignment,
+    # and a scatter would need an (N, V) in fp32.
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    real = logits.float().masked_fill(ids >= vocab_size, -torch.inf)
+    greatest = real.amax(1, keepdim=True)
+    log_normaliser = greatest + (real - greatest).exp().sum(1, keepdim=True).log()
+    nats = log_normaliser - logits.gather(1, targets[:, None])
     if gradient:
-        # compared, not scattered: a scatter would keep torch.compile from making one loop without an (N, V) in fp32
-        own = torch.arange(vocab_size, device=logits.device) == targets[:, None]
-        grad = (real - log_normaliser).exp() * (1 + 2 * z_loss * log_normaliser) - own.float()
-        logits[:, :vocab_size] = grad * shares[:, None]
-        logits[:, vocab_size:] = 0
+        grad = (real - log_normaliser).exp() * (1 + 2 * z_loss * log_normaliser) - (ids == targets[:, None]).float()
+        logits.copy_(grad * shares[:, None])
     return nats[:, 0]
 
 
@@ -117,10 +119,17 @@ def chunk_function(device: torch.device):
         import cpu_kernels
 
         return cpu_kernels.cross_entropy_
-    return compiled_cross_entropy_()
+    return fused_cross_entropy_
+
+
+def fused_cross_entropy_(logits, targets, shares, *settings) -> torch.Tensor:
+    """cross_entropy_ by torch.compile, for any number of positions; V is a constant, by which indices are divided."""
+    for tensor in (logits, targets, shares):
+        torch._dynamo.maybe_mark_dynamic(tensor, 0)
+    return compiled_cross_entropy_()(logits, targets, shares, *settings)
 
 
 @functools.cache
 def compiled_cross_entropy_():
     """Made at first use: torch.compile takes a second to import."""
-    return torch.compile(cross_entropy_, dynamic=True)
+    return torch.compile(cross_entropy_)

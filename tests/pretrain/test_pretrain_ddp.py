@@ -128,8 +128,9 @@ def test_a_mistake_that_one_process_sees_stops_all(data, tmp_path):
 def test_a_time_budget_ends_all_processes_at_the_same_step(data, tmp_path):
     settings = tiny_settings(data, tmp_path / "run", max_steps=0, minutes=0.02, save_every=0, eval_every=0, timeout=20)
     run(settings, 2)
-    times = metrics(settings.out, "time")
-    assert [time for time in times.values() if time >= 1.2] == [times[max(times)]]
+    *before, last = metrics(settings.out, "time").values()  # rounded to milliseconds
+    assert all(time <= 1.2 for time in before)
+    assert last >= 1.2
 
 
 def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):

@@ -6,7 +6,7 @@ import loss as module
 import pytest
 import torch
 import torch.nn.functional as F
-from loss import compiled_cross_entropy_, cross_entropy_, linear_cross_entropy
+from loss import cross_entropy_, fused_cross_entropy_, linear_cross_entropy
 
 
 def reference(x, w, targets, vocabulary, z_loss):
@@ -119,12 +119,17 @@ def test_compiled_loop_equals_the_formula_in_pytorch(dtype):
 
 
 @pytest.mark.slow
-def test_the_gpu_form_compiles():
-    logits, targets, shares = torch.randn(9, 40), torch.randint(37, (9,)), torch.rand(9)
-    a, b = logits.clone(), logits.clone()
-    torch.testing.assert_close(compiled_cross_entropy_()(a, targets, shares, 37, 0.01, True),
-                               cross_entropy_(b, targets, shares, 37, 0.01, True))
-    torch.testing.assert_close(a, b)
+def test_the_gpu_form_compiles_once_for_all_numbers_of_positions():
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    for N in (9, 30, 7):
+        logits, targets, shares = torch.randn(N, 40), torch.randint(37, (N,)), torch.rand(N)
+        a, b = logits.clone(), logits.clone()
+        torch.testing.assert_close(fused_cross_entropy_(a, targets, shares, 37, 0.01, True),
+                                   cross_entropy_(b, targets, shares, 37, 0.01, True))
+        torch.testing.assert_close(a, b)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.slow
