@@ -3,6 +3,7 @@
 Shapes: B batch, T query positions, S key positions, H query heads, K key-value heads, D head size, L layers.
 """
 
+import functools
 import math
 
 import torch
@@ -18,14 +19,18 @@ def eager_cpu(x: torch.Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:
+def attention(q, k, v, mask=None) -> torch.Tensor:
     """Softmax attention, softmax(q k' / sqrt(D)) v (Vaswani et al. 2017, eq. 1), causal.
 
     q (B, H, T, D), k and v (B, K, S, D) -> (B, H, T, D). The T queries are the last T of the S positions.
-    A boolean mask, broadcastable to (B, H, T, S), True where a query may look, replaces the causal rule; integers
-    (B, T), the first key that each query may see, narrow it (T = S).
+    A boolean mask, broadcastable to (B, H, T, S), True where a query may look, replaces the causal rule, as does
+    FlexAttention's mask by blocks; integers (B, T), the first key that each query may see, narrow it (T = S).
     """
     H, T, S = q.shape[1], q.shape[2], k.shape[2]
+    if not (mask is None or isinstance(mask, torch.Tensor)):
+        from torch.nn.attention.flex_attention import flex_attention
+
+        return flex_attention(q, k, v, block_mask=mask, enable_gqa=k.shape[1] != H)
     on_cpu, boolean = q.device.type == "cpu", mask is not None and mask.dtype == torch.bool
     if on_cpu:  # its kernels have no grouped form
         k, v = repeat_heads(k, H), repeat_heads(v, H)
@@ -119,6 +124,37 @@ def document_starts(tokens: torch.Tensor, end_of_text: int) -> torch.Tensor:
     begins = F.pad(tokens[:, :-1] == end_of_text, (1, 0))  # [7, eot, 8, 9] -> [0, 0, 1, 0]; starts [0, 0, 2, 2]
     positions = torch.arange(tokens.shape[1], device=tokens.device)
     return torch.where(begins, positions, 0).cummax(1).values
+
+
+def document_mask(tokens: torch.Tensor, end_of_text: int, compiled: bool, head_dim: int):
+    """The mask of tokens (B, T) that do not look across an end-of-text, in the form that `attention` is fastest with.
+
+    A CPU's loops take the documents' first positions, (B, T); compiled blocks on a GPU a mask by blocks, of which
+    those that no document touches cost nothing; all else bool (B, 1, T, T).
+    """
+    starts = document_starts(tokens, end_of_text)
+    if eager_cpu(tokens):
+        return starts
+    power_of_two = head_dim & (head_dim - 1) == 0
+    return mask_by_blocks(starts) if compiled and power_of_two and head_dim >= 16 else visible_from(starts)
+
+
+def mask_by_blocks(starts: torch.Tensor):
+    """The causal mask of queries that see keys from starts (B, T) on, for FlexAttention (Dong et al. 2024)."""
+
+    def visible(b, h, query, key):
+        return (key <= query) & (key >= starts[b, query])
+
+    B, T = starts.shape
+    return block_mask_maker()(visible, B, None, T, T, device=starts.device)
+
+
+@functools.cache
+def block_mask_maker():
+    """FlexAttention's, compiled: as it comes it writes the (B, T, T) down."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    return torch.compile(create_block_mask)
 
 
 def visible_from(starts: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,6 @@
 None of it draws from the training's random state.
 """
 
-import contextlib
 import dataclasses
 import math
 
@@ -109,17 +108,13 @@ class Between:
             return
         from hellaswag import evaluate
 
-        settings, world = self.settings, self.world
-        with self.uncompiled():
-            result = evaluate(self.whole_model(), self.tokenizer, settings.choices, world.device, world.rank,
-                              world.size, limit=settings.choices_limit or None)
+        settings, world, model = self.settings, self.world, self.whole_model()
+        with model.uncompiled():
+            result = evaluate(model, self.tokenizer, settings.choices, world.device, world.rank, world.size,
+                              limit=settings.choices_limit or None)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
         self.log.say(f"step {progress.step}: choices {scores}")
-
-    def uncompiled(self):
-        """A context in which compiled blocks run as they are written, for lengths that vary."""
-        return torch.compiler.set_stance("force_eager") if self.settings.compile else contextlib.nullcontext()
 
     def samples(self, progress):
         """Continuations of the prompt, from a random generator of their own."""
@@ -132,9 +127,8 @@ class Between:
             return
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
         room = self.model.config.block_size - len(self.prompt)
-        with self.uncompiled():
-            replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
-                               stop_id=model.config.end_of_text, generator=generator)
+        replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
+                           stop_id=model.config.end_of_text, generator=generator)
         model.laid_out = None  # the next update changes the weights anyway
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])
 

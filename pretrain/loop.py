@@ -114,7 +114,7 @@ def train(settings: Settings, world: World) -> int:
     # A pass without an update: the time of compiling and of loading kernels is not that of the first step (--minutes).
     # And DDP orders its buckets, and with them the order of summation, after the first backward pass: a resumed run
     # comes into the same state as an uninterrupted one.
-    network(*batch()).backward()
+    network(*batch(), z_loss=settings.z_loss).backward()
     model.zero_grad(set_to_none=True)
     reader.position = progress.sequences
 

@@ -23,11 +23,12 @@ if __name__ == "__main__":  # parsed before torch is imported, so that --help an
 
     run_command(train, lambda: parse(__doc__))
 
+import contextlib
 import math
 
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_starts, eager_cpu, visible_from
+from attention import KVCache, attention, document_mask, eager_cpu
 from loss import linear_cross_entropy
 from presets import GPTConfig, InputError
 from torch import nn
@@ -199,7 +200,7 @@ class GPT(nn.Module):
         super().__init__()
         if config.vocab_size < 1:
             raise InputError("--vocab_size 0 stands for the data's vocabulary; a model needs the number itself")
-        self.config, self.dtype = config, dtype
+        self.config, self.dtype, self.compiled = config, dtype, False
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(config.padded_vocab, config.n_embd),
             "h": nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer)),
@@ -245,8 +246,7 @@ class GPT(nn.Module):
         if positions is None:
             positions = torch.arange(start, start + T, device=tokens.device)
         if self.config.document_mask and mask is None and cache is None:
-            starts = document_starts(tokens, self.config.end_of_text)
-            mask = starts if eager_cpu(tokens) else visible_from(starts)  # once for all layers
+            mask = document_mask(tokens, self.config.end_of_text, self.compiled, self.config.head_dim)  # for all layers
         x = F.embedding(tokens, self.transformer["wte"].weight) if embedded is None else embedded
         if self.config.position == "learned":
             x = x + F.embedding(positions, self.transformer["wpe"].weight)
@@ -290,6 +290,17 @@ class GPT(nn.Module):
         torch._functorch.config.activation_memory_budget = keep_activations
         for block in self.transformer["h"]:
             block.compile(dynamic=False)
+        self.compiled = True
+
+    @contextlib.contextmanager
+    def uncompiled(self):
+        """A context in which compiled blocks run as they are written, for lengths that vary."""
+        compiled, self.compiled = self.compiled, False
+        try:
+            with torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext():
+                yield
+        finally:
+            self.compiled = compiled
 
     def parameter_count(self) -> int:
         """Parameters that are trained, a tied head once, padding of the vocabulary included."""

@@ -69,11 +69,12 @@ def test_model_equals_the_cpu(switches):
     assert F.cosine_similarity(half.flatten(), expected.flatten(), dim=0) > 0.998
 
 
-def test_compiled_step_equals_eager():
-    tokens = torch.randint(1000, (4, 129), device="cuda")
+@pytest.mark.parametrize("documents", [False, True])
+def test_compiled_step_equals_eager(documents):
+    tokens = torch.randint(20, (4, 129), device="cuda")
     losses = []
     for compiled in (False, True):
-        model = model_on("cuda", torch.bfloat16, **LLAMA)
+        model = model_on("cuda", torch.bfloat16, **LLAMA, document_mask=documents, end_of_text=0)
         if compiled:
             model.compile_blocks()
         loss = model(tokens[:, :-1], tokens[:, 1:])

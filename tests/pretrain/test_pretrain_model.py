@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_starts, plain_attention, visible_from
+from attention import KVCache, attention, document_starts, mask_by_blocks, plain_attention, visible_from
 from model import GPT, rotary_table, rotate
 from presets import PRESETS, GPTConfig, InputError
 from pretrain_tiny import layers_of_pytorch
@@ -201,6 +201,19 @@ def test_attention_kernels_against_the_formula(dtype, length, documents):
     for a, b in [(result, expected), *((a.grad, b.grad) for a, b in zip(ours, exact, strict=True))]:
         # what cancels (the gradient of q with a single key is 0) rounds in proportion to what came in
         assert (a.float() - b).norm() <= tolerance * b.norm() + 3e-7 * grad.norm()
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_sees_what_the_mask_shows(monkeypatch):
+    """The form of a compiled GPT on a GPU: FlexAttention, here as PyTorch's own reference of it."""
+    from torch.nn.attention import flex_attention
+
+    monkeypatch.setattr("attention.block_mask_maker", lambda: flex_attention.create_block_mask)
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, heads, 300, 16, generator=generator) for heads in (4, 2, 2))
+    starts = document_starts(torch.randint(50, (2, 300), generator=generator), 0)
+    torch.testing.assert_close(attention(q, k, v, mask_by_blocks(starts)),
+                               plain_attention(q, k, v, visible_from(starts)))
 
 
 def test_document_mask_keeps_documents_apart():
