@@ -4,7 +4,7 @@
     python pretrain/bench.py --nanogpt /somewhere/nanoGPT                 # everything, about 35 minutes
     python pretrain/bench.py --only generation loss_ours                  # some of it; results are merged into --out
     python pretrain/bench.py --nanogpt /somewhere/nanoGPT --rounds 3 --only d384_peer d384_peer_bf16 d384_ours
-    python pretrain/bench.py --tiny --only d384_ours generation           # does it run? a minute, numbers mean nothing
+    python pretrain/bench.py --tiny --only d384_ours generation --out /tmp/b.json    # does it run? numbers mean nothing
 
 nanoGPT's train.py runs unchanged in a scratch copy (`_peer`: compiled, fp32, because it never uses bf16 on a CPU), and
 with the one line changed that forbids it (`_peer_bf16`). Both sides train the same shape on the same tokens with one
@@ -292,6 +292,10 @@ def main(settings: Settings):
         return
     if settings.rounds < 1:
         raise InputError(f"--rounds is {settings.rounds}; it must be at least 1")
+    if settings.steps < 1:
+        raise InputError(f"--steps is {settings.steps}; it must be at least 1")
+    if settings.tiny and settings.out == Settings.out:
+        raise InputError("--tiny measures nothing; give it an --out of its own, so that it replaces no results")
     unknown = set(settings.only) - set(CASES)
     if unknown:
         raise InputError(f"--only {' '.join(sorted(unknown))}: there are {', '.join(CASES)}")

@@ -44,7 +44,7 @@ class Between:
         if settings.choices:
             from hellaswag import read_items
 
-            read_items(settings.choices, settings.choices_limit or None)
+            self.items = read_items(settings.choices, settings.choices_limit or None)
 
     def after_step(self, progress, stopped_by: int):
         """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
@@ -108,10 +108,9 @@ class Between:
             return
         from hellaswag import evaluate
 
-        settings, world, model = self.settings, self.world, self.whole_model()
+        model, world = self.whole_model(), self.world
         with model.uncompiled():
-            result = evaluate(model, self.tokenizer, settings.choices, world.device, world.rank, world.size,
-                              limit=settings.choices_limit or None)
+            result = evaluate(model, self.tokenizer, self.items, world.device, world.rank, world.size)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
         self.log.say(f"step {progress.step}: choices {scores}")

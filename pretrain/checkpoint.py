@@ -120,6 +120,9 @@ def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, 
         p = parameters.get(name.rsplit("/", 1)[0])
         if "/" not in name and p is None and name != "random":
             continue
+        there = sum(chunk.sizes.numel() for chunk in stored.chunks)
+        if there != stored.size.numel() or (name in parameters and stored.size != p.shape):
+            raise damaged(path, f"{name} is not whole: a shard is missing")
         like_parameter = p is not None and stored.size == p.shape
         if with_slots or name in parameters:
             wanted[name] = (torch.zeros_like(p.detach()) if like_parameter
@@ -135,14 +138,15 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def read_state(path: Path) -> dict:
-    """state.json of a checkpoint folder."""
+    """state.json of a checkpoint folder: step, progress, identity."""
     try:
-        return json.loads((path / "state.json").read_text("utf-8"))
-    except (ValueError, OSError) as error:
+        state = json.loads((path / "state.json").read_text("utf-8"))
+        return {**state, "progress": state["progress"], "identity": state["identity"]}  # both have to be there
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise damaged(path, error) from None
 
 
-def damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception | str) -> InputError:
     """What to say of a checkpoint that cannot be read."""
     return InputError(f"{path} is damaged ({error}); delete that folder to continue from the one before")
 

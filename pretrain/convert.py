@@ -13,6 +13,7 @@ Shapes: C channels, V vocabulary; GPT-2's Conv1D keeps its weights (in, out), ev
 import json
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -54,9 +55,9 @@ def architecture(config: GPTConfig) -> str:
         return "Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"
     raise InputError(
         f"no Hugging Face architecture computes --position {c.position} --norm {c.norm} --norm_place {c.norm_place} "
-        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --n_kv_head {c.n_kv_head}.\n"
-        "GPT-2: learned, layernorm, pre, no swiglu, qk_norm or shared heads; Llama: rope, rmsnorm, pre, swiglu; "
-        "Qwen3: the same with qk_norm and without biases")
+        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --n_kv_head {c.n_kv_head} --head_size {c.head_size}.\n"
+        "GPT-2: learned, layernorm, pre, no swiglu, qk_norm, shared heads or head_size; Llama: rope, rmsnorm, pre, "
+        "swiglu; Qwen3: the same with qk_norm and without biases")
 
 
 def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:
@@ -361,7 +362,7 @@ def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: s
     """
     from safetensors.torch import save_file
 
-    config, out = model.config, Path(out_dir).absolute()
+    config, out = model.config, Path(out_dir).resolve()  # a link keeps leading to it
     tensors = hf_tensors(config, model.state_dict() if state is None else state)  # refuses before anything is written
     check_target(out)
     part, old = out.with_name(f".{out.name}.tmp"), out.with_name(f".{out.name}.old")
@@ -406,6 +407,7 @@ def load_run(run: Path, dtype=None):
     import checkpoint
     import torch
     from model import GPT
+    from shards import read_manifest, tokenizer_folder
 
     if not (run / "args.json").exists():
         raise InputError(f"{run} is neither a run (no args.json) nor a Hugging Face folder (no config.json)")
@@ -418,9 +420,16 @@ def load_run(run: Path, dtype=None):
         raise InputError(f"{run}/args.json is not that of a pretraining run: {error}") from None
     model = GPT(config, dtype or torch.float32)
     checkpoint.load(saved[-1], model, [])
-    manifest = (data if data.is_absolute() else DATA.parent / data) / "manifest.json"
-    tokenizer = read_json(manifest).get("tokenizer") if manifest.exists() else None
-    return model, DATA / tokenizer if tokenizer else None
+    data = data if data.is_absolute() else DATA.parent / data
+    if not (data / "manifest.json").exists():
+        return model, None
+    manifest = read_manifest(data)
+    encoded = [entry["sha256"][:16] for entry in manifest["shards"].get("train", [])]
+    if encoded != checkpoint.read_state(saved[-1])["identity"]["data"]:
+        print(f"note: {data} has been encoded anew since {run} was trained, so its tokenizer may be another",
+              file=sys.stderr)
+        return model, None
+    return model, tokenizer_folder(manifest)
 
 
 def load_any(source: str | Path, dtype=None):

@@ -40,16 +40,13 @@ class Settings:
     debug: bool = False  # show tracebacks of input errors
 
 
-def evaluate(model, tokenizer, choices_path: str | Path, device, rank: int = 0, world_size: int = 1,
-             limit: int | None = None) -> dict:
+def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_size: int = 1) -> dict:
     """{"acc", "acc_norm", "acc_token_mean", "n"} of a model that is not compiled (its lengths vary).
 
-    tokenizer is a tokenizers.Tokenizer. Each of the processes scores every world_size-th batch; all return the same.
-    Raises InputError for a file that is not as described above.
+    tokenizer is a tokenizers.Tokenizer, items come from read_items. Each of the processes scores every world_size-th
+    batch; all return the same.
     """
     import torch.distributed as dist
-
-    items = read_items(Path(choices_path), limit)
 
     def encode(text):
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -193,11 +190,11 @@ def main(settings: Settings):
     if settings.limit < 0:
         raise InputError(f"--limit {settings.limit}: 1 or more, or 0 for all questions")
     device = choose_device(settings.device)
-    read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
+    items = read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
     model, folder = load_any(settings.source)
     tokenizer = read_tokenizer(folder, settings.source)
     prepare_loops(device, model.dtype)
-    result = evaluate(model.to(device), tokenizer, settings.choices, device, limit=settings.limit)
+    result = evaluate(model.to(device), tokenizer, items, device)
     print("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                     for name, value in result.items()))
 

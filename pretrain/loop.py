@@ -96,7 +96,7 @@ def train(settings: Settings, world: World) -> int:
     first_step = progress.step
     flops = model.flops_per_token(train_split.document_length(T) if config.document_mask else T)
     peak = peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
-    log = RunLog(settings.out, first_step, settings.max_steps or None, world.main)
+    log = world.agree(RunLog, settings.out, first_step, settings.max_steps or None, world.main)
     log.say(description(settings, world, model, train_split, accumulation, T, flops, peak))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
     made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
@@ -127,6 +127,8 @@ def train(settings: Settings, world: World) -> int:
     gc.collect()
     gc.freeze()  # nothing made so far will ever be garbage
 
+    if first_step and finished(settings, progress):
+        log.say(f"step {first_step:,} was the last of this run: nothing is left to train")
     stopped_by, sequences = 0, settings.total_batch // T
     spent = progress.seconds  # by this process alone
     x, y = batch()

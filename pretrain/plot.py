@@ -10,6 +10,7 @@ it), and schedule.png (learning rate and gradient norm).
 import json
 import math
 import os
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,13 +96,24 @@ def read_args(path: Path) -> dict:
     return args
 
 
-def smooth(values: list[float], width: int) -> list[float]:
-    """Mean over the `width` values around each, over fewer at the ends: ([1, 2, 6], 3) -> [1.5, 3.0, 4.0]."""
-    half, result = max(width, 1) // 2, []
-    for i in range(len(values)):
-        window = values[max(0, i - half): i + half + 1]
+def smooth(steps: list[int], values: list[float], width: int) -> list[float]:
+    """Mean over the values of the `width` steps around each, fewer at the ends; steps ascend.
+
+    ([1, 2, 3], [1, 2, 6], 3) -> [1.5, 3.0, 4.0].
+    """
+    result = []
+    for step, value in zip(steps, values, strict=True):
+        window = values[bisect_right(steps, step - width / 2): bisect_left(steps, step + width / 2)] or [value]
         result.append(sum(window) / len(window))
     return result
+
+
+def highest(training: list[float], validation: list[float]) -> float:
+    """Where a run's losses end upwards: its first steps are far above the rest, which they would flatten."""
+    seen = sorted(filter(math.isfinite, training))
+    later = list(filter(math.isfinite, validation[1:]))
+    usual = [min(seen[-1], seen[0] + 1.6 * (seen[int(0.95 * (len(seen) - 1))] - seen[0]) + 0.2)] if seen else []
+    return max([*usual, *later], default=math.nan)
 
 
 def draw(runs: list[Run], settings: Settings) -> dict:
@@ -126,19 +138,21 @@ def draw(runs: list[Run], settings: Settings) -> dict:
     def prefix(run):
         return f"{run.name}, " if len(runs) > 1 else ""
 
-    axis = figure("loss.png")
+    axis, tops = figure("loss.png"), []
     for run, colour in zip(runs, colours, strict=True):
         x, y = run.series("loss", settings.x)
         if settings.smooth > 1:
             axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.7)
-        axis.plot(x, smooth(y, settings.smooth), color=colour, linewidth=1.2, alpha=0.8, label=f"{prefix(run)}training")
-        x, y = run.series("val_loss", settings.x)
-        last = f" ({y[-1]:.3f})" if y else ""
-        axis.plot(x, y, "o--", color=colour if len(runs) > 1 else "#d62728", markersize=3,
-                  label=f"{prefix(run)}validation{last}")
-    seen = sorted(y for run in runs for y in run.series("loss", settings.x)[1] if math.isfinite(y))
-    if seen:  # the first steps are far above the rest and would flatten it
-        axis.set_ylim(top=min(seen[-1], seen[0] + 1.6 * (seen[int(0.95 * (len(seen) - 1))] - seen[0]) + 0.2) * 1.02)
+        steps, _ = run.series("loss", "step")
+        axis.plot(x, smooth(steps, y, settings.smooth), color=colour, linewidth=1.2, alpha=0.8,
+                  label=f"{prefix(run)}training")
+        x, validation = run.series("val_loss", settings.x)
+        if validation:
+            axis.plot(x, validation, "o--", color=colour if len(runs) > 1 else "#d62728", markersize=3,
+                      label=f"{prefix(run)}validation ({validation[-1]:.3f})")
+        tops.append(highest(y, validation))
+    if any(map(math.isfinite, tops)):
+        axis.set_ylim(top=max(filter(math.isfinite, tops)) * 1.02)
     axis.set_ylabel("loss, nats per token")
     axis.legend()
 
@@ -172,6 +186,10 @@ def main(settings: Settings):
     if not settings.runs:
         raise InputError("name at least one run folder, e.g. data/runs/pretrain/stories")
     runs = [read_run(folder) for folder in settings.runs]
+    names = [run.name for run in runs]
+    for run, folder in zip(runs, settings.runs, strict=True):
+        if names.count(run.name) > 1:
+            run.name = str(folder)
     out = settings.out or settings.runs[0]
     out.mkdir(parents=True, exist_ok=True)
     for name, figure in draw(runs, settings).items():

@@ -34,7 +34,8 @@ RANGES = [  # what a number may be, in words and as a test, and the settings tha
     ("0 or more", lambda x: 0 <= x < math.inf,
      "vocab_size n_kv_head head_size mlp_hidden norm_eps embedding_std max_steps minutes sequence curriculum lr "
      "muon_lr weight_decay clip z_loss skip_spikes eval_every eval_tokens choices_every choices_limit sample_every "
-     "save_every log_every threads peak_tflops seed"),
+     "save_every log_every threads peak_tflops"),
+    ("a whole number from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63, "seed"),
     ("a number above 0", lambda x: 0 < x < math.inf, "rope_theta"),
     ("a share from 0 to 1", lambda x: 0 <= x <= 1, "decay min_lr keep_activations"),
     ("a share from 0 to below 1", lambda x: 0 <= x < 1, "beta1 beta2 momentum dropout warmup"),
@@ -99,7 +100,7 @@ class GPTConfig:
     @property
     def hidden(self) -> int:
         """Hidden channels of the MLP; SwiGLU's 8/3 keeps the parameter count of 4x without a gate."""
-        default = round(8 / 3 * self.n_embd / 32) * 32 if self.mlp == "swiglu" else 4 * self.n_embd
+        default = max(1, round(8 / 3 * self.n_embd / 32)) * 32 if self.mlp == "swiglu" else 4 * self.n_embd
         return self.mlp_hidden or default
 
     @property
@@ -178,6 +179,8 @@ def check(settings: Settings):
         raise InputError("--max_steps 0 needs --minutes, or the run would never end")
     if settings.sequence > settings.model.block_size:
         raise InputError(f"--sequence {settings.sequence} is longer than --block_size {settings.model.block_size}")
+    if settings.schedule == "wsd" and settings.warmup + settings.decay > 1:
+        raise InputError(f"--warmup {settings.warmup} + --decay {settings.decay} are more than the run; lower one")
 
 
 def _gpt2(n_layer: int, n_head: int, n_embd: int, lr: float, micro_batch: int) -> Settings:

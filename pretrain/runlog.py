@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -25,8 +26,8 @@ class RunLog:
         self.folder = folder
         self.metrics = folder / "metrics.jsonl"
         if self.metrics.exists():  # a resumed run repeats the steps after its checkpoint
-            lines = [line for line in self.metrics.read_text("utf-8").splitlines() if line.endswith("}")]
-            write_text(self.metrics, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= first_step))
+            lines = self.metrics.read_text("utf-8").splitlines()
+            write_text(self.metrics, "".join(f"{line}\n" for line in lines if step_of(line) <= first_step))
         samples = folder / "samples.txt"
         if samples.exists():
             text = samples.read_text("utf-8")
@@ -85,6 +86,14 @@ class RunLog:
             self.bar.close()
             self.board.close()
             self.file.close()
+
+
+def step_of(line: str) -> float:
+    """The step of a line of metrics.jsonl; infinity for one that a crash tore."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def record(folder: Path, step: int, made_of: dict):

@@ -187,9 +187,12 @@ def main(settings: Settings):
     prepare_loops(device, dtype)
     model, end = model.to(device), model.config.end_of_text
     prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in settings.prompt]
-    room = model.config.block_size - max(map(len, prompts))
+    longest = max(map(len, prompts))
+    room = model.config.block_size - longest
+    if room < 0:
+        raise InputError(f"a prompt has {longest:,} tokens, the model only {model.config.block_size:,} positions")
     if room < settings.max_new_tokens:
-        print(f"note: the model has room for {max(room, 0)} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
+        print(f"note: the model has room for {room} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
     options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "min_p",
                                                           "repetition_penalty")}
     options |= {"stop_id": end, "generator": torch.Generator().manual_seed(settings.seed),

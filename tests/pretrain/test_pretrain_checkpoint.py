@@ -41,9 +41,9 @@ def trained(optimizer="muon", seed=0):
 def test_round_trip_is_exact(tmp_path, optimizer):
     model, optimizers = trained(optimizer)
     random = torch.get_rng_state()
-    path = checkpoint.save(tmp_path, model, optimizers, {"step": 2, "x": 0.1}, Alone())
+    path = checkpoint.save(tmp_path, model, optimizers, {"step": 2, "progress": {}, "identity": {"x": 0.1}}, Alone())
     assert checkpoint.listing(tmp_path) == [path]
-    assert checkpoint.read_state(path) == {"step": 2, "x": 0.1}
+    assert checkpoint.read_state(path) == {"step": 2, "progress": {}, "identity": {"x": 0.1}}
     other, others = trained(optimizer, seed=5)
     checkpoint.load(path, other, others)
     assert torch.equal(torch.get_rng_state(), random)
@@ -132,7 +132,7 @@ def test_differences_are_listed():
 
 def test_a_crash_while_a_checkpoint_is_replaced_leaves_one(tmp_path, monkeypatch):
     model, optimizers = trained()
-    good = checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 1}, Alone())
+    good = checkpoint.save(tmp_path, model, optimizers, {"step": 1, "progress": {}, "identity": 1}, Alone())
     rename, interrupted = Path.rename, OSError("at the rename")
 
     def fail(path, target):
@@ -143,16 +143,16 @@ def test_a_crash_while_a_checkpoint_is_replaced_leaves_one(tmp_path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", fail)
         with pytest.raises(OSError, match="at the rename"):
-            checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 2}, Alone())
+            checkpoint.save(tmp_path, model, optimizers, {"step": 1, "progress": {}, "identity": 2}, Alone())
     assert os.listdir(tmp_path) == [good.name]
-    assert checkpoint.read_state(good)["x"] == 1
+    assert checkpoint.read_state(good)["identity"] == 1
 
     good.rename(good.with_suffix(".old"))  # the machine went down between the renames
     assert checkpoint.listing(tmp_path) == []
     checkpoint.recover(tmp_path)
     assert checkpoint.listing(tmp_path) == [good]
     good.with_suffix(".old").mkdir()  # and after them
-    checkpoint.save(tmp_path, model, optimizers, {"step": 1, "x": 3}, Alone())
+    checkpoint.save(tmp_path, model, optimizers, {"step": 1, "progress": {}, "identity": 3}, Alone())
     checkpoint.recover(tmp_path)
     assert os.listdir(tmp_path) == [good.name]
-    assert checkpoint.read_state(good)["x"] == 3
+    assert checkpoint.read_state(good)["identity"] == 3

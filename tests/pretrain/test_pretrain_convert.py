@@ -305,6 +305,15 @@ while True:
 """
 
 
+def test_a_link_keeps_leading_to_the_export(tmp_path):
+    export(random_model(), None, tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    export(random_model(n_layer=1), None, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert load(tmp_path / "real").config.n_layer == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "real"]
+
+
 def test_kill_during_export_leaves_a_whole_folder(tmp_path):
     """kill -9 at any moment: the folder, or its predecessor beside it, loads."""
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "pretrain"), "OMP_NUM_THREADS": "1"}

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import show_threads
+from convert import load_run
+from presets import InputError
 from pretrain_tiny import MODEL, checkpoint_bytes, make_shards, metrics, run, start, tiny_settings
 
 
@@ -139,6 +141,16 @@ def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):
     for processes, settings in enumerate(runs, 1):
         run(settings, processes)
     assert metrics(runs[1].out) == pytest.approx(metrics(runs[0].out), abs=0.02)
+
+
+@pytest.mark.parametrize("lost", ["shard-00001*", "shard-00002*"])
+def test_a_missing_shard_is_refused(data, tmp_path, lost):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=2, fsdp=True)
+    run(settings, 2)
+    shard, = settings.out.glob(f"checkpoints/*/{lost}")
+    shard.unlink()
+    with pytest.raises(InputError, match=r"is damaged \(.* is not whole: a shard is missing\)"):
+        load_run(settings.out)
 
 
 @pytest.mark.slow

@@ -96,10 +96,10 @@ def test_equals_a_loop_without_padding(folder, name, monkeypatch):
     path, model, tokenizer = folder
     expected = plain_loop(model, tokenizer, read_items(path / f"{name}.jsonl"))
     assert len(set(expected.values())) > 2
-    assert evaluate(model, tokenizer, path / f"{name}.jsonl", "cpu") == expected
+    assert evaluate(model, tokenizer, read_items(path / f"{name}.jsonl"), "cpu") == expected
     monkeypatch.setattr(hellaswag, "BATCH_POSITIONS", 300)  # many small batches, heads in pieces
     monkeypatch.setattr(hellaswag, "HEAD_ROWS", 7)
-    assert evaluate(model, tokenizer, path / f"{name}.jsonl", "cpu") == expected
+    assert evaluate(model, tokenizer, read_items(path / f"{name}.jsonl"), "cpu") == expected
 
 
 def test_scores_of_sequences_are_exact(folder):
@@ -142,13 +142,13 @@ def test_equals_lm_evaluation_harness(folder, monkeypatch):
     harness = HFLM(pretrained=str(path / "model"), device="cpu", dtype="float32", batch_size=8)
     result = lm_eval.simple_evaluate(model=harness, tasks=[ConfigurableTask(config=config)], bootstrap_iters=0,
                                      log_samples=False)["results"]["hellaswag"]
-    ours = evaluate(model, tokenizer, path / "harness.jsonl", "cpu")
+    ours = evaluate(model, tokenizer, read_items(path / "harness.jsonl"), "cpu")
     assert (ours["acc"], ours["acc_norm"]) == (result["acc,none"], result["acc_norm,none"])
 
 
 def test_limit_and_bad_lines(folder, tmp_path):
     path, model, tokenizer = folder
-    assert evaluate(model, tokenizer, path / "plain.jsonl", "cpu", limit=7)["n"] == 7
+    assert evaluate(model, tokenizer, read_items(path / "plain.jsonl", 7), "cpu")["n"] == 7
     good = json.dumps(questions(1, False)[0])
     for bad, message in [("{", "line 2: needs ctx"), ('{"ctx": "a", "endings": ["b"]}', "line 2: needs ctx"),
                          ('{"ctx": "a", "endings": ["b", "c"], "label": 2}', "label 2 is none of 2 endings"),
@@ -163,23 +163,23 @@ def test_limit_and_bad_lines(folder, tmp_path):
                          ('{"ctx": "\xe9", "endings": ["b", "c"], "label": 0}', "line 2: .*'utf-8' codec")]:
         (tmp_path / "bad.jsonl").write_text(f"{good}\n{bad}\n", encoding="latin-1")
         with pytest.raises(InputError, match=message):
-            evaluate(model, tokenizer, tmp_path / "bad.jsonl", "cpu")
+            evaluate(model, tokenizer, read_items(tmp_path / "bad.jsonl"), "cpu")
     (tmp_path / "hub.jsonl").write_text(f'{good}\n{{"ctx": "a", "endings": ["b", "c"], "label": "1"}}\n')
     assert read_items(tmp_path / "hub.jsonl")[1]["label"] == 1
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="has no questions"):
-        evaluate(model, tokenizer, tmp_path / "empty.jsonl", "cpu")
+        evaluate(model, tokenizer, read_items(tmp_path / "empty.jsonl"), "cpu")
 
 
 def test_scores_without_a_meaning_are_refused(folder):
     path, model, tokenizer = folder
     wide = Tokenizer(models.WordLevel({word: 10_000 + i for i, word in enumerate([*WORDS, "?"])}, "?"))
     with pytest.raises(InputError, match=r"outside 0.*another model's tokenizer"):
-        evaluate(model, wide, path / "plain.jsonl", "cpu", limit=1)
+        evaluate(model, wide, read_items(path / "plain.jsonl", 1), "cpu")
     lost = copy.deepcopy(model)
     lost.transformer["wte"].weight.data[:] = math.nan
     with pytest.raises(InputError, match="NaN or infinite"):
-        evaluate(lost, tokenizer, path / "plain.jsonl", "cpu", limit=1)
+        evaluate(lost, tokenizer, read_items(path / "plain.jsonl", 1), "cpu")
     with pytest.raises(InputError, match="--limit -5"):
         hellaswag.main(hellaswag.Settings(str(path / "model"), path / "plain.jsonl", limit=-5))
 
@@ -189,6 +189,6 @@ def test_command_line(folder):
     script = Path(__file__).parents[2] / "pretrain" / "hellaswag.py"
     done = subprocess.run([sys.executable, script, path / "model", path / "plain.jsonl"], stdout=subprocess.PIPE,
                           text=True)
-    expected = evaluate(model, tokenizer, path / "plain.jsonl", "cpu")
+    expected = evaluate(model, tokenizer, read_items(path / "plain.jsonl"), "cpu")
     assert done.stdout.split() == [x for name, value in expected.items()
                                    for x in (name, f"{value:.4f}" if isinstance(value, float) else str(value))]

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import tokenizers
 import torch
 import torch.nn.functional as F
+from convert import load_run
 from model import GPT
 from presets import GPTConfig, InputError, Settings, check, parse
 from pretrain_tiny import MODEL, flags, make_shards, metrics, tiny_model, tiny_settings
@@ -137,6 +139,8 @@ REFUSALS = [
     ({"device": "cuda"}, "PyTorch sees no CUDA device"),
     ({"fsdp": True}, "torchrun"),
     ({"prompt": "Once"}, r"tokenizer.json, the tokenizer of .* is missing"),
+    ({"schedule": "wsd", "warmup": 0.8}, r"--warmup 0.8 \+ --decay 0.4 are more than the run"),
+    ({"seed": 2**63}, r"--seed 9223372036854775808: a whole number from 0 to 2\^63 - 1"),
 ]
 
 
@@ -149,6 +153,18 @@ def test_mistakes_are_refused(data, tmp_path, capsys, changes, message):
     assert re.search(message, text), text
     assert "Traceback" not in text
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_does_not_take_the_tokenizer_of_data_encoded_anew(words, tmp_path, capsys):
+    folder = shutil.copytree(words / "data", tmp_path / "data")
+    settings = tiny_settings(folder, tmp_path / "run", max_steps=2)
+    assert main(settings, capsys)[0] == 0
+    assert load_run(settings.out)[1] == words
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"]["train"][0]["sha256"] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    assert load_run(settings.out)[1] is None
+    assert "has been encoded anew" in capsys.readouterr().err
 
 
 def test_a_damaged_shard_is_refused_before_the_first_step(tmp_path, capsys):
@@ -288,7 +304,7 @@ def test_flags_reach_the_settings(tmp_path):
 
 OUTSIDE = [
     ("1 or more", "micro_batch=0 micro_batch=-1 block_size=0 n_head=0 n_layer=0 pad_vocab=0 total_batch=0 keep=0"),
-    ("0 or more", "lr=-1 lr=nan lr=inf threads=-1 seed=-1 sequence=-16 embedding_std=-1 n_kv_head=-1 head_size=-8 "
+    ("0 or more", "lr=-1 lr=nan lr=inf threads=-1 sequence=-16 embedding_std=-1 n_kv_head=-1 head_size=-8 "
                   "mlp_hidden=-1 eval_tokens=-1 clip=-1 max_steps=-5 minutes=-1 weight_decay=-1 save_every=-1"),
     ("a number above 0", "rope_theta=0"),
     ("a share from 0 to 1", "min_lr=5 decay=-1"),
@@ -347,7 +363,9 @@ def test_repeating_a_finished_run_leaves_it_alone(words, tmp_path, capsys):
 
     assert main(settings, capsys)[0] == 0
     before = contents()
-    assert main(dataclasses.replace(settings, export=tmp_path / "export"), capsys)[0] == 0
+    status, text = main(dataclasses.replace(settings, export=tmp_path / "export"), capsys)
+    assert status == 0
+    assert "step 3 was the last of this run" in text
     assert contents() == before
     assert (tmp_path / "export" / "model.safetensors").exists()
 

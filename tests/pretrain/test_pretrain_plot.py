@@ -56,9 +56,19 @@ def test_draws_the_values(plot, tmp_path):
 
 
 def test_smooth(plot):
-    assert plot.smooth([1, 2, 6], 3) == [1.5, 3.0, 4.0]
-    values = [3.0, 1.0]
-    assert plot.smooth(values, 1) == values
+    assert plot.smooth([1, 2, 3], [1, 2, 6], 3) == [1.5, 3.0, 4.0]
+    assert plot.smooth([50, 100, 150], [1, 2, 6], 50) == [1, 2, 6]  # steps, not lines of the log
+    assert plot.smooth([1, 2], [3.0, 1.0], 1) == [3.0, 1.0]
+
+
+def test_no_curve_leaves_the_picture(plot, tmp_path):
+    """A validation loss that rises again, and a run whose losses are all higher than those of a longer one."""
+    assert plot.highest([9.0, 4.0, *[1.0] * 98], [9.0, 5.0, 6.5]) == 6.5
+    assert plot.highest([5.0, 5.5, 5.2], []) == 5.5
+    runs = [plot.read_run(make_run(tmp_path / name / "run", steps)) for name, steps in (("a", 400), ("b", 3))]
+    figure = plot.draw(runs, plot.Settings((tmp_path,)))["loss.png"]
+    assert figure.axes[0].get_ylim()[1] > 4.6  # 8 / 3**0.5, where the short run ends
+    assert sum("validation" in label for label in lines_of(figure)) == 1
 
 
 def test_running_and_resumed_job(plot, tmp_path):
