@@ -186,7 +186,9 @@ def _from_strings(
 
 
 def _check_reachable(vocabulary: Vocabulary) -> None:
-    """InputError unless merges lead to every token: only then is ignore_merges (tokens are taken whole) harmless."""
+    """InputError unless merges lead to every token: only then may other tools take tokens whole (tiktoken, those that
+    obey ignore_merges) and find the same ids.
+    """
     ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
     special_ids = set(vocabulary.special_tokens.values())
     for n, token in enumerate(vocabulary.token_bytes):
@@ -194,7 +196,10 @@ def _check_reachable(vocabulary: Vocabulary) -> None:
         while len(parts) > 1 and n not in special_ids:
             rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(pairwise(parts)))
             if rank == len(ranks):
-                raise InputError(f"model.ignore_merges: true is not supported: no merges lead to token {n}, {token!r}")
+                raise InputError(
+                    f"token {n}, {token!r}: no merges lead to it; a rank file, or model.ignore_merges: true, with such a"
+                    " token is not supported"
+                )
             parts[i : i + 2] = [vocabulary.merged_ids[rank]]
 
 
@@ -254,6 +259,7 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
 
     tiktoken joins any two neighbours whose joined bytes are a token. So every way of cutting a token into two others
     becomes a merge, in the order of the tokens: the ids are tiktoken's on any text, not only those of training.
+    InputError for a token that these do not lead to: tiktoken still takes a piece that is one token whole.
     """
     ids: dict[bytes, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -291,7 +297,9 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
             raise InputError(f"rank {n}, {token!r}: no two other tokens make it")
         merges += sorted(splits)
         merged_ids += [n] * len(splits)
-    return Vocabulary(token_bytes, merges, merged_ids, specials, pattern)
+    vocabulary = Vocabulary(token_bytes, merges, merged_ids, specials, pattern)
+    _check_reachable(vocabulary)
+    return vocabulary
 
 
 # ---- the listing for people

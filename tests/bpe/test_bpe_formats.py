@@ -129,6 +129,15 @@ def test_rank_file_without_split_or_specials_says_what_is_missing(small, tmp_pat
         tokenizer_folder.load(path, "gpt2")
 
 
+def test_a_rank_file_with_a_token_that_no_merges_reach_is_refused(tmp_path):
+    """Of abab, ba joins first: only a tool that takes tokens whole, as tiktoken does, gives 258."""
+    tokens = [*(bytes([n]) for n in range(256)), b"ba", b"ab", b"abab"]
+    path = tmp_path / "r.tiktoken"
+    path.write_text("".join(f"{base64.b64encode(token).decode()} {n}\n" for n, token in enumerate(tokens)))
+    with pytest.raises(InputError, match=r"r\.tiktoken: token 258, b'abab': no merges lead to it"):
+        tokenizer_folder.load(path, "none")
+
+
 def test_merges_as_strings_and_the_splits_of_other_tools(small):
     document = json.loads(formats.tokenizer_json(small))
     document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
