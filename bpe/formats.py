@@ -197,8 +197,8 @@ def _check_reachable(vocabulary: Vocabulary) -> None:
             rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(pairwise(parts)))
             if rank == len(ranks):
                 raise InputError(
-                    f"token {n}, {token!r}: no merges lead to it; a rank file, or model.ignore_merges: true, with such a"
-                    " token is not supported"
+                    f"token {n}, {token!r}: no merges lead to it; a rank file, or model.ignore_merges: true, with such"
+                    " a token is not supported"
                 )
             parts[i : i + 2] = [vocabulary.merged_ids[rank]]
 

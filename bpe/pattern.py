@@ -18,7 +18,20 @@ NAMES = NAMED_REGEXES | {regex: name for name, regex in PATTERN_OF.items()}
 ATOM = r"""\\(?:[pPN]\{[^}]*\}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\d+|.)  # an escape
     |\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]                                              # a set
     |."""
-POSSESSIVE = re.compile(rf"(?P<atom>{ATOM})(?P<times>\{{(?:\d+,?\d*|,\d+)\}}\+)?", re.DOTALL | re.VERBOSE)
+REPEATED = re.compile(rf"(?P<atom>{ATOM})(?P<times>\{{(?:\d+,?\d*|,\d+)\}}[+?]?)?", re.DOTALL | re.VERBOSE)
+IN_SET = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[:\^?\w+:\]|&&|.", re.DOTALL)
+FLAGS = re.compile(r"\?([\w-]+)[:)]")
+ALIKE = re.compile(r"\\[pP]\{\^?(?!(?i:word|xdigit)\})[\w ]+\}")  # properties that both know under the same name
+
+# What Oniguruma reads otherwise than `regex`, and what both read alike
+BOUNDARY, END = r"a look-around such as (?<!\p{L})(?=\p{L})", r"(?![\s\S])"
+INSTEAD = {
+    r"\w": r"[\p{L}\p{M}\p{N}_]", r"\W": r"[^\p{L}\p{M}\p{N}_]", r"\h": r"[\t\p{Zs}]", r"\H": r"[^\t\p{Zs}]",
+    r"\b": BOUNDARY, r"\B": BOUNDARY, r"\m": BOUNDARY, r"\M": BOUNDARY, r"\X": r"\P{M}\p{M}*", r"\Z": END,
+    r"\N": r"[^\n]", r"\U": "the character itself",
+} | dict.fromkeys(("[:word:]", "[:alnum:]", "[:digit:]", "[:punct:]"), r"categories such as \p{L}\p{Nd}")  # fmt: skip
+IN_TEXT = INSTEAD | {"^": r"\A", "$": END}
+IN_SETS = INSTEAD | {"&&": "a look-ahead such as (?![aeiou])[a-z], or &", "[": r"\[, or one set without another in it"}
 
 
 def portable(pattern: str | None) -> str | None:
@@ -37,12 +50,38 @@ def portable(pattern: str | None) -> str | None:
 
     def rewritten(match: re.Match) -> str:
         atom, times = match["atom"], match["times"]
-        if atom == "(" and re.match(r"\?\w*V1", pattern[match.end() :]):
-            raise InputError(f"pattern: {pattern!r}: (?V1) means nothing to Hugging Face's tokenizers; leave it out")
-        if not times:
+        if not times or not times.endswith("+"):
             return match[0]
         if atom == ")":
             raise InputError(f"pattern: {pattern!r}: write the group before {times} as (?>(...){times[:-1]})")
         return f"(?>{atom}{times[:-1]})"
 
-    return POSSESSIVE.sub(rewritten, pattern)
+    pattern = REPEATED.sub(rewritten, pattern)
+    check(pattern)
+    return pattern
+
+
+def check(pattern: str) -> None:
+    """InputError, with what to write instead, for the first thing that Oniguruma reads otherwise than `regex`."""
+    compile_pattern(pattern)
+    for match in REPEATED.finditer(pattern):
+        atom, times = match["atom"], match["times"] or ""
+        flags = FLAGS.match(pattern, match.end()) if atom == "(" else None
+        if flags and set(flags[1]) - set("ix-"):
+            _refuse(pattern, f"(?{flags[1]}", r"it without; [\s\S] is any character")
+        is_set = atom[0] == "[" and len(atom) > 1
+        instead = IN_SETS if is_set else IN_TEXT
+        for part in IN_SET.findall(atom[1:-1].removeprefix("^")) if is_set else [atom]:
+            if part[:2] in (r"\p", r"\P") and not ALIKE.fullmatch(part):
+                _refuse(pattern, part, r"\p{...} with the name of a category or script: \p{Lu}, \p{Greek}")
+            key = part[:2] if part[0] == "\\" else part.replace("[:^", "[:")
+            if key in instead:
+                _refuse(pattern, part, instead[key])
+        if times.endswith("+"):
+            _refuse(pattern, times, f"(?:...){times} to repeat it, (?>...{times[:-1]}) to be possessive")
+        if re.fullmatch(r"\{\d+\}\?", times):
+            _refuse(pattern, times, times[:-1])
+
+
+def _refuse(pattern: str, part: str, instead: str) -> None:
+    raise InputError(f"pattern: {pattern!r}: {part} means something else to Hugging Face's tokenizers; write {instead}")

@@ -15,6 +15,7 @@ from pathlib import Path
 import formats
 from folder_swap import replacing
 from gpt2_files import gpt2_paths
+from pattern import check as check_pattern
 from pattern import portable
 from vocabulary import InputError, Vocabulary
 
@@ -42,7 +43,9 @@ def load(source: str | Path, pattern: str | None = None, special_tokens: Sequenc
     text = _read(path)
     try:
         if text.lstrip().startswith("{"):
-            return formats.parse_tokenizer_json(text)
+            vocabulary = formats.parse_tokenizer_json(text)
+            check_pattern(vocabulary.pattern)
+            return vocabulary
         if path.suffix == ".vocab":
             raise InputError("a .vocab listing is for reading; load the tokenizer.json beside it")
         if pattern is None:

@@ -1,6 +1,7 @@
 """Tokenizer files against the tools that own the formats: `tokenizers`, `transformers`, `tiktoken`."""
 
 import base64
+import dataclasses
 import json
 import os
 import shutil
@@ -150,6 +151,14 @@ def test_merges_as_strings_and_the_splits_of_other_tools(small):
     }
     vocabulary = formats.parse_tokenizer_json(json.dumps(document))
     assert vocabulary.merges == small.merges and vocabulary.pattern == "gpt4"
+
+
+@pytest.mark.parametrize("regex, message", [(r"\w+|\W", r"\\w means"), (r"a{1,3}+|.", r"\{1,3\}\+ means")])
+def test_splits_of_other_tools_that_mean_something_else_here_are_refused(small, tmp_path, regex, message):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(formats.tokenizer_json(dataclasses.replace(small, pattern=regex)), encoding="utf-8")
+    with pytest.raises(InputError, match=rf"tokenizer\.json: pattern: .*{message}"):
+        tokenizer_folder.load(path)
 
 
 def test_listing_shows_merges_and_escapes_what_is_invisible():

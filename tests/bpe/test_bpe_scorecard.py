@@ -267,7 +267,7 @@ def test_10_cut_files_are_refused(tmp_path, tokenizer):
 # 11: a pattern that never ends
 
 
-@pytest.mark.parametrize("pattern", [r"(?:a|aa)+$"])
+@pytest.mark.parametrize("pattern", [r"(?:a|aa)+(?![\s\S])"])
 def test_11_catastrophic_patterns_time_out(tmp_path, pattern):
     path = text_file(tmp_path, b"a" * 40 + b"!")
     start = time.perf_counter()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import regex
 from bit_masks import PADDING
+from formats import GPT2_REGEX, GPT4_REGEX
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pattern import portable
+from pattern import check, portable
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials, to_bytes
 from vocabulary import InputError
@@ -170,9 +171,26 @@ def test_rewritten_expressions_split_alike_here_and_in_tokenizers(pattern):
 
 
 @pytest.mark.parametrize("pattern, message", [
-    (r"(?:ab){1,3}+", r"as \(\?>\(\.\.\.\)\{1,3\}\)"), (r"(?V1)a", r"\(\?V1\).*leave it out"), ("", "neither"),
-    ("(a", "not a regular"),
+    (r"(?:ab){1,3}+", r"as \(\?>\(\.\.\.\)\{1,3\}\)"), (r"(?V1)a", r"\(\?V1 .* write it without"), ("", "neither"),
+    ("(a", "not a regular"), (r"a|\w+", r"\\w means .* write \[\\p\{L\}"), (r"[\p{N}\W]", r"\\W means"),
+    (r"\bx", r"\\b means"), (r"\h", r"\\h means"), (r"\X", r"\\X means"), (r"x\Z", r"\\Z means"),
+    (r"\pL", r"\\p means"), (r"^a", r"\^ means .* write \\A"), (r"a$|b", r"\$ means"), (r"[a-z&&b]", "&& means"),
+    (r"[a[b]]", r"\[ means"), (r"(?s:.)", r"\(\?s means"), (r"(?im)a", r"\(\?im means"), (r"\p{L&}", "L&. means"),
+    (r"\p{script=Greek}", "Greek. means"), (r"[[:^digit:]]", "digit:. means"), (r"a{2}?", r"\{2\}\? means"),
 ])  # fmt: skip
 def test_expressions_that_cannot_be_carried_over_are_refused(pattern, message):
     with pytest.raises(InputError, match=message):
         portable(pattern)
+
+
+LETTERS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+
+
+@pytest.mark.parametrize("pattern", [
+    r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    LETTERS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|\s+""",
+    r"\$\^\\w|[^$^]|[&^]", r"(?<x>a)(?<!b)(?>c)(?-i:d)", GPT2_REGEX, GPT4_REGEX,
+], ids=["llama 3", "o200k", "deepseek", "escaped", "groups", "gpt2", "gpt4"])  # fmt: skip
+def test_expressions_that_both_engines_read_alike_are_taken(pattern):
+    check(pattern)
