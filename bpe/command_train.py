@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -177,42 +176,22 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
             return counts, kept
     start = time.perf_counter()
     cuts = (*specials, *({END_OF_TEXT} - set(specials)))
-    plain = [p for p in settings.files if p not in streams and p.suffix != ".gz" and not text_files.is_jsonl(p)]
-    packed = [p for n, p in enumerate(p for p in settings.files if p not in plain) if n % shard[1] == shard[0]]
-    reading = text_files.Reading(settings.errors)
-    with _bar(text_files.file_bytes(plain) // shard[1], "counting", "B") as bar:
-        options = {"pattern": pattern, "special_tokens": cuts, "errors": settings.errors, "progress": bar.update}
-        parts = [fast.count(plain, threads=settings.threads or None, shard=shard, **options)] if plain else []
-        if packed or not parts:
-            texts = (text for path in packed for text in _texts(path, pattern, cuts, reading))
-            part = fast.count(texts, texts=True, **options)
-            parts.append(dataclasses.replace(part, shard=shard))
-    if len(parts) == 2:  # two parts of the same shard: merged() takes shards for parts of one corpus
-        parts = [dataclasses.replace(part, shard=(0, 1)) for part in parts]
-    counts = fast.Counts.merged(parts) if len(parts) > 1 else parts[0]
-    counts = dataclasses.replace(counts, special_tokens=specials, shard=shard)
+    with _bar(text_files.file_bytes(settings.files) // shard[1], "counting", "B") as bar:
+        counts = fast.count(
+            settings.files, pattern, cuts, settings.threads or None, shard, settings.errors, progress=bar.update
+        )
+    counts = dataclasses.replace(counts, special_tokens=specials)
     seconds = time.perf_counter() - start
     pieces = int(counts.counts.sum())
     print(f"counted {_n(pieces, 'piece')}, {len(counts):,} distinct, in {seconds:.2f} s")
-    replaced = counts.replaced + reading.replaced
-    if replaced:
-        print(f"replaced {_n(replaced, 'sequence')} that were not UTF-8 by U+FFFD")
+    if counts.replaced:
+        print(f"replaced {_n(counts.replaced, 'sequence')} that were not UTF-8 by U+FFFD")
     if not len(counts) and not settings.shard:
         raise InputError(f"{', '.join(map(str, settings.files))}: no text to learn from")
     if kept and seconds > KEEP_COUNTS_AFTER:
         counts.save(kept)
         return counts, kept
     return counts, None
-
-
-def _texts(path: Path, pattern: str, cuts: tuple[str, ...], reading: text_files.Reading) -> Iterator[bytes]:
-    """Texts of a .gz, .jsonl or stream, each cut where no piece crosses."""
-    from counting import blocks
-    from split import Cutter
-
-    if text_files.is_jsonl(path):
-        return (part for part, _ in text_files.documents(path, reading))
-    return blocks(text_files.blocks(path, reading), Cutter(pattern, cuts))
 
 
 def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:

@@ -10,7 +10,6 @@ The bytes of all files are cut into as many runs as there are threads, each at a
 Words therefore come in the order in which the corpus first shows them, whatever the number of threads.
 """
 
-import gzip
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from bit_masks import PADDING
 from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from text_files import Reading, documents, is_jsonl, is_stream, opened
 from vocabulary import InputError
 from word_table import WordCounter
 
@@ -232,11 +232,21 @@ def blocks(chunks: Iterable[str | bytes], cutter: Cutter) -> Iterator[bytes]:
         yield bytes(memoryview(buffer)[:size])
 
 
+def read_whole(path: Path) -> bool:
+    """Whether it can be read from its beginning only: .gz, .jsonl, a stream."""
+    return path.suffix == ".gz" or is_jsonl(path) or is_stream(path)
+
+
+def file_size(path: Path) -> int:
+    """Bytes on disk; 1 for a stream, so that it has a place among the others."""
+    return 1 if is_stream(path) else path.stat().st_size
+
+
 def safe_place(path: Path, size: int, offset: int, cutter: Cutter) -> int:
-    """First place at or after `offset` where the file may be cut, its size if there is none or it is packed."""
+    """First place at or after `offset` where the file may be cut, its size if there is none or it is read whole."""
     if offset <= 0:
         return 0
-    if path.suffix == ".gz":
+    if read_whole(path):
         return size
     margin = cutter.reach + 4
     window = 1 << 12
@@ -256,7 +266,7 @@ def safe_place(path: Path, size: int, offset: int, cutter: Cutter) -> int:
 
 def file_runs(paths: Sequence[Path], shard: tuple[int, int], parts: int, cutter: Cutter) -> list[list[tuple]]:
     """The shard's bytes of all files end to end as `parts` lists of (path, start, end), cut at safe places."""
-    sizes = [path.stat().st_size for path in paths]
+    sizes = [file_size(path) for path in paths]
     total = sum(sizes)
     index, shards = shard
     marks = [total * (index * parts + k) // (shards * parts) for k in range(parts + 1)]
@@ -287,12 +297,13 @@ def count(
     progress: Callable[[int], None] | None = None,
     texts: bool = False,
 ) -> Counts:
-    """Count the distinct pieces of text files (also .gz), or with texts=True of an iterable of str or bytes.
+    """Count the distinct pieces of text files (as in text_files.py), or with texts=True of an iterable of str or bytes.
 
     special_tokens: never counted, and no piece crosses them. threads: if None, one for each core that the process may
     use; texts, and patterns that `regex` splits, use one. shard: (i, n) counts the i-th of n about equal runs of the
-    files' bytes. errors, for bytes that are not UTF-8: "strict" raises InputError with file and offset, "replace" puts
-    U+FFFD, "bytes" takes them as they are. progress(bytes done since the last call) is called from several threads.
+    files' bytes, where .gz and .jsonl are not cut. errors, for bytes that are not UTF-8: "strict" raises InputError
+    with file and offset, "replace" puts U+FFFD, "bytes" takes them as they are (.jsonl must be UTF-8). progress(bytes
+    done since the last call) is called from several threads.
     """
     compile_pattern(pattern)
     special_tokens = tuple(special_tokens)
@@ -321,25 +332,35 @@ def count(
     return Counts(*total.words(), pattern, special_tokens, shard, replaced)
 
 
+def _chunks(path: Path, start: int, end: int, cutter: Cutter, reading: Reading) -> Iterator[tuple[bytearray, int, int]]:
+    """As read_chunks, of the file's bytes from start to end; all of a file that is read whole, .jsonl by documents."""
+    if is_jsonl(path):
+        for text, _ in documents(path, reading):
+            yield bytearray(text + bytes(PADDING)), len(text), 0
+        return
+    with opened(path) as file:
+        if start:
+            file.seek(start)
+        yield from read_chunks(file.readinto, cutter, LONGEST**2 if read_whole(path) else end - start)
+
+
 def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
     threads = threads or cores()
-    size = sum(path.stat().st_size for path in paths)
+    size = sum(map(file_size, paths))
     parts = min(threads, 1 + size // CHUNK) if pattern in SCANNERS else 1
     runs = file_runs(paths, shard, parts, cutter)
     stop = threading.Event()
 
     def work(run: list[tuple]) -> PieceCounter:
         counter = PieceCounter(pattern, cutter_tokens, errors)
+        reading = Reading(errors)
         for path, start, end in run:
-            packed = path.suffix == ".gz"
-            with gzip.open(path) if packed else open(path, "rb", buffering=0) as file:
-                file.seek(start)
-                length = LONGEST**2 if packed else end - start
-                for buffer, filled, offset in read_chunks(file.readinto, cutter, length):
-                    counter.add(buffer, filled, str(path), start + offset)
-                    progress(filled)
-                    if stop.is_set():
-                        return counter
+            for buffer, filled, offset in _chunks(path, start, end, cutter, reading):
+                counter.add(buffer, filled, str(path), start + offset)
+                progress(filled)
+                if stop.is_set():
+                    return counter
+        counter.replaced += reading.replaced
         return counter
 
     cutter_tokens = [token.decode("utf-8", "surrogatepass") for token in cutter.tokens]

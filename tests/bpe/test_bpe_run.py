@@ -1,6 +1,7 @@
 """The commands of bpe/run.py as a user starts them, from another folder and with spaces in the paths."""
 
 import gzip
+import io
 import json
 import os
 import re
@@ -310,7 +311,6 @@ def shell(command: str, **options) -> subprocess.CompletedProcess:
 
 def test_streams_are_read_once_and_their_counts_not_kept(place, monkeypatch):
     import command_train
-    import text_files
 
     done = shell("run train <(cat text.txt) --vocab_size 400 --out piped/t", cwd=place)
     assert done.returncode == 0, done.stderr
@@ -319,7 +319,7 @@ def test_streams_are_read_once_and_their_counts_not_kept(place, monkeypatch):
 
     monkeypatch.setattr(command_train, "KEEP_COUNTS_AFTER", -1)
     settings = command_train.Train(files=(Path("-"),), out=place / "stdin")
-    monkeypatch.setattr(text_files, "blocks", lambda *_: iter([b"one text"]))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one text")))
     counts, kept = command_train._counted(settings, "gpt2", ())
     assert kept is None and not (place / "stdin").exists() and len(counts) == 2
 

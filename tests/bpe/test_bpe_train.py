@@ -1,5 +1,6 @@
 """The compiled trainer against the naive one, Hugging Face's and rustbpe's; counting in parts; hard inputs."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -152,6 +153,22 @@ def test_patterns_of_regex_count_the_same_in_chunks(tmp_path, monkeypatch):
             assert list(count([path], pattern, [END], threads=2).items()) == list(expected.items())
             halves = [count([path], pattern, [END], shard=(k, 2)) for k in range(2)]
             assert list(Counts.merged(halves).items()) == list(expected.items())
+
+
+def test_files_are_counted_in_the_order_given_and_in_contiguous_shards(tmp_path, monkeypatch):
+    """Which word came first decides --ties first, so it must depend neither on the kind of file nor on the shards."""
+    texts = ["".join(f"{name}{n % 700} " for n in range(3000)) for name in "abcd"]
+    paths = [tmp_path / name for name in ("a.jsonl", "b.txt", "c.txt.gz", "d.txt")]
+    paths[0].write_text(json.dumps({"text": texts[0]}))
+    paths[2].write_bytes(gzip.compress(texts[2].encode()))
+    for n in (1, 3):
+        paths[n].write_text(texts[n])
+    expected = list(count(texts, texts=True).items())
+    monkeypatch.setattr("counting.CHUNK", 5000)
+    for threads in (1, 3):
+        assert list(count(paths, threads=threads).items()) == expected
+    shards = [count(paths, shard=(n, 5)) for n in range(5)]
+    assert list(Counts.merged(shards).items()) == expected
 
 
 def test_counts_save_byte_for_byte_and_refuse_damage(tmp_path):
