@@ -31,20 +31,22 @@ class Source:
     taken: bool = True  # the share, or all the others
 
     def __call__(self, reading: Reading, allowed: str = END_OF_TEXT) -> Iterator[bytes]:
-        """Blocks of text, each document closed by `allowed`; InputError where a JSONL document contains it."""
+        """Blocks of text, each document closed by `allowed`; InputError where a document contains it."""
         closing = allowed.encode()
         number = 0  # of the document, over all files
         top, bottom = self.share.as_integer_ratio()
         for path in self.files:
+            before = b""  # the end of the document's last part, where `allowed` may have begun
             for part, ends in documents(path, reading):
                 if ((number + 1) * top // bottom > number * top // bottom) == self.taken:
-                    if closing in part:
+                    if closing in before + part:
                         raise InputError(f"{path}: a document contains {allowed!r}, which must only end documents")
                     yield part + closing if ends else part
                 else:
                     reading.size -= len(part)
                     reading.documents -= ends
                 number += ends
+                before = b"" if ends else (before + part)[-len(closing) :]
 
 
 def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:

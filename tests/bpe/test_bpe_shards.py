@@ -12,7 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import text_files
 import token_shards
+from text_files import BLOCK, Reading
 from vocabulary import InputError, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +132,15 @@ def test_what_cannot_be_written_is_refused_and_the_old_shards_stay(folder, tmp_p
     (tmp_path / "nothing").mkdir()
     with pytest.raises(InputError, match=r"has no train\.txt"):
         write(tmp_path, [tmp_path / "nothing"])
+
+
+def test_an_end_of_text_across_two_parts_of_a_document_is_noticed(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("x" * (2 * BLOCK - 18) + "<|end|>" + "y" * BLOCK)
+    parts = [part for part, _ in text_files.documents(path, Reading())]
+    assert len(parts) > 1 and not any(b"<|end|>" in part for part in parts)
+    with pytest.raises(InputError, match=r"a\.txt: a document contains '<\|end\|>'"):
+        list(token_shards.Source([path])(Reading(), "<|end|>"))
 
 
 WRITER = """
