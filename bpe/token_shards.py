@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,6 +20,7 @@ from text_files import END_OF_TEXT, Reading, documents, is_stream
 from vocabulary import InputError, Vocabulary
 
 TEXT_NAME = re.compile(r"(train|val)([._-]?\d+(-of-\d+)?)?\.(txt|jsonl)(\.gz)?")  # train.txt, val_07.jsonl.gz
+ANY_TEXT_NAME = re.compile(r".+\.(txt|jsonl)(\.gz)?")
 SHARD_NAME = re.compile(r"(train|val)_\d{6,}\.npy")
 
 
@@ -50,7 +52,10 @@ class Source:
 
 
 def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:
-    """The splits of a folder with train.* and val.* files, or of single files; InputError for anything else."""
+    """The splits of a folder with train.* and val.* files, or of single files; InputError for anything else.
+
+    Texts of the folder under other names are named on standard error.
+    """
     if len(inputs) == 1 and inputs[0].is_dir():
         folder = inputs[0]
         found = {}
@@ -58,8 +63,13 @@ def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:
             if path.with_name(f"{path.name}.gz").exists():
                 raise InputError(f"{path}: lies beside {path.name}.gz, its text would count twice; remove one of them")
             found.setdefault(TEXT_NAME.fullmatch(path.name)[1], Source([])).files.append(path)
+        names = "train.txt (or train_0.txt, train_1.txt ...; .jsonl; either with .gz)"
         if "train" not in found:
-            raise InputError(f"{folder}: has no train.txt (or train_0.txt, train_1.txt ...; .jsonl; either with .gz)")
+            raise InputError(f"{folder}: has no {names}")
+        texts = sorted(path.name for path in folder.iterdir() if ANY_TEXT_NAME.fullmatch(path.name))
+        others = [name for name in texts if not TEXT_NAME.fullmatch(name)]
+        if others:
+            print(f"{folder}: left out {', '.join(others)}; read are {names}, and the same of val", file=sys.stderr)
         return found
     if not 0 <= val_fraction <= 0.5:
         raise InputError(f"--val_fraction {val_fraction}: must be at least 0 and at most 0.5")
@@ -134,7 +144,7 @@ class Written:
     documents: int
     tokens: int
     size: int  # bytes of text
-    replaced: int  # sequences that were not UTF-8
+    replaced: int  # sequences that were not UTF-8, in all that was read for it
     shards: int
 
 

@@ -257,12 +257,14 @@ def test_fractions_above_a_half_are_refused(tmp_path, fraction):
         token_shards.sources([tmp_path / "a.txt"], fraction)
 
 
-def test_a_folder_s_texts_are_those_with_our_names(folder):
+def test_a_folder_s_texts_are_those_with_our_names(folder, capsys):
     for name in ("train_old.txt", "training.txt", "value.txt", "train.txt.bak", "validation.jsonl", "train_0.jsonl.gz"):
         (folder / name).write_text("")
     found = token_shards.sources([folder], 0)
     assert [path.name for path in found["train"].files] == ["train.txt", "train_0.jsonl.gz"]
     assert [path.name for path in found["val"].files] == ["val.txt"]
+    said = capsys.readouterr().err
+    assert "left out train_old.txt, training.txt, validation.jsonl, value.txt; read are train.txt" in said
     (folder / "val.txt.gz").write_bytes(b"")
     with pytest.raises(InputError, match=r"val\.txt: lies beside val\.txt\.gz"):
         token_shards.sources([folder], 0)
