@@ -179,8 +179,10 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
         print(
             f"{split}: {w.documents:,} documents, {w.size:,} bytes, {w.tokens:,} tokens with {settings.end_of_text} "
             f"({ratio:.2f} bytes per token) in {w.shards} shard{'s' * (w.shards != 1)}"
-            + (f"; {w.replaced:,} sequences that were not UTF-8 replaced" if w.replaced else "")
         )
+    replaced = sum(w.replaced for w in written.values()) // passes
+    if replaced:
+        print(f"replaced {replaced:,} sequences that were not UTF-8 by U+FFFD", file=sys.stderr)
     total = sum(w.size for w in written.values())
     print(f"wrote {settings.out}/ in {seconds:.2f} s ({total / 1e6 / seconds:.1f} MB/s)")
 

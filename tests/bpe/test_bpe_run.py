@@ -397,6 +397,12 @@ def test_special_tokens_can_be_allowed_in_shards(place):
         assert np.load(place / "chat tokens/train_000000.npy").tolist().count(1) == 1
 
 
+def test_sequences_replaced_in_two_splits_are_counted_once(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(f"a\xff\n{END}\nb\n{END}\n".encode("latin-1"))
+    flags = ("--errors", "replace", "--val_fraction", "0.5", "--out", "tokens")
+    assert b"replaced 1 sequences" in run("encode", "bad.txt", *flags, cwd=tmp_path).stderr
+
+
 def test_arrays_that_are_no_ids_and_inputs_stay(tmp_path):
     with zipfile.ZipFile(tmp_path / "z.npy", "w") as file:
         file.writestr("a", "b")
