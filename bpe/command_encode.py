@@ -189,12 +189,12 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
 
 def _described(settings: Encode, vocabulary: Vocabulary) -> dict[str, str]:
     """The manifest's entries for the tokenizer: its path from data/ (or the built-in name) and its hash."""
-    path = Path(settings.tokenizer)
+    path, built_in = Path(settings.tokenizer), settings.tokenizer == "gpt2"
     file = path / "tokenizer.json" if path.is_dir() else path
-    exact = file.name == "tokenizer.json" and file.is_file()
+    exact = not built_in and file.name == "tokenizer.json" and file.is_file()
     content = file.read_bytes() if exact else formats.tokenizer_json(vocabulary).encode()
     folder = (file.parent if exact else path).resolve()
-    name = os.path.relpath(folder, DATA) if path.exists() else settings.tokenizer
+    name = settings.tokenizer if built_in else os.path.relpath(folder, DATA)
     return {"tokenizer": name, "tokenizer_sha256": hashlib.sha256(content).hexdigest()}
 
 

@@ -31,11 +31,11 @@ def load(source: str | Path, pattern: str | None = None, special_tokens: Sequenc
     """
     path = Path(source)
     pattern = portable(pattern)
+    if source == "gpt2":  # a folder of that name is ./gpt2
+        return _parsed(*gpt2_paths(), "gpt2", special_tokens)
     if path.is_dir():
         names = ("tokenizer.json", "vocab.json", "encoder.json")
         path = next((path / name for name in names if (path / name).is_file()), path / names[0])
-    elif str(source) == "gpt2":
-        return _parsed(*gpt2_paths(), "gpt2", special_tokens)
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer; give a folder, a tokenizer.json, vocab.json, rank file or gpt2")
     if path.name.endswith(("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")):

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,15 @@ def test_gpt2_by_name_for_shards(place):
     run("encode", "text.txt", "--out", "gpt2 tokens", "--val_fraction", "0.1", cwd=place)
     manifest = json.loads((place / "gpt2 tokens/manifest.json").read_text())
     assert manifest["end_of_text"] == 50256 and manifest["tokenizer"] == "gpt2" and manifest["dtype"] == "uint16"
+
+
+def test_a_folder_called_gpt2_does_not_replace_the_built_in(place, tmp_path):
+    shutil.copytree(place / "my tokenizer", tmp_path / "gpt2")
+    assert run("encode", "--text", "Hello world", cwd=tmp_path).stdout.split() == [b"15496", b"995"]
+    assert run("encode", "--text", "Hello world", "--tokenizer", "./gpt2", cwd=tmp_path).stdout.split()[0] != b"15496"
+    for name, described in (("gpt2", "gpt2"), ("./gpt2", os.path.relpath(tmp_path / "gpt2", ROOT / "data"))):
+        run("encode", place / "text.txt", "--tokenizer", name, "--out", "tokens", cwd=tmp_path)
+        assert json.loads((tmp_path / "tokens/manifest.json").read_text())["tokenizer"] == described
 
 
 def test_same_input_same_files_whatever_hash_seed_threads_and_kind_of_file(place):
