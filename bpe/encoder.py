@@ -109,6 +109,10 @@ class Tokenizer:
         self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
+    def __getstate__(self) -> dict:
+        """What is pickled: all but the caches, which fill again."""
+        return self.__dict__ | {"_caches": []}
+
     def encode(
         self, text: str | bytes, allowed_special: Specials = (), disallowed_special: Specials = "all"
     ) -> list[int]:

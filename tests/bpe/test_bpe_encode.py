@@ -1,6 +1,7 @@
 """The encoder against tiktoken, tokenizers and the naive encoder; specials, streams, threads, decoding."""
 
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -309,6 +310,14 @@ def test_large_vocabularies_give_uint32():
     ids = tokenizer.encode_array(b"\xff\xfeab")
     assert ids.dtype == np.uint32
     assert tokenizer.decode_bytes(ids) == b"\xff\xfeab"
+
+
+def test_pickles_are_small_however_much_was_encoded():
+    tokenizer = trained()
+    fresh = len(pickle.dumps(tokenizer))
+    ids = tokenizer.encode(SAMPLE)
+    pickled = pickle.dumps(tokenizer)
+    assert len(pickled) == fresh and pickle.loads(pickled).encode(SAMPLE) == ids
 
 
 def test_works_without_a_writable_cache(tmp_path):
