@@ -110,6 +110,10 @@ def run(settings: Bench) -> None:
     unknown = set(settings.only) - set(PARTS)
     if unknown:
         raise InputError(f"--only {min(unknown)}: the parts are {', '.join(PARTS)}")
+    if settings.rounds < 1:
+        raise InputError(f"--rounds {settings.rounds}: must be at least 1")
+    if settings.size < 0:
+        raise InputError(f"--size {settings.size}: must be at least 0 (MB; 0 takes all)")
     if not shutil.which("taskset"):
         raise InputError("bench runs on Linux only: taskset (package util-linux) pins its processes to cores")
     results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
