@@ -201,16 +201,19 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
         print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
     longest = max(vocabulary.token_bytes, key=len)
     print(f"vocabulary: {size} tokens, the longest {longest.decode('utf-8', 'backslashreplace')!r}")
-    if settings.files and not text_files.is_stream(settings.files[0]):
+    files = [path for path in settings.files if not text_files.is_stream(path)]
+    if files:
         from encoder import Tokenizer
 
         tokenizer, size, tokens = Tokenizer(vocabulary), 0, 0
-        for part, _ in text_files.documents(settings.files[0], text_files.Reading("replace")):
+        reading = text_files.Reading("replace")
+        for part, _ in (document for path in files for document in text_files.documents(path, reading)):
             size += len(part)
             tokens += len(tokenizer.encode_array(part, disallowed_special=()))
             if size > 1_000_000:
                 break
-        print(f"compression: {size / max(1, tokens):.2f} bytes per token on the first {size:,} bytes")
+        if size:
+            print(f"compression: {size / tokens:.2f} bytes per token on the first {size:,} bytes")
     print(f"saved {settings.out}/: {', '.join(names)}")
 
 

@@ -73,6 +73,13 @@ def test_train_says_what_it_did_and_writes_every_format(place):
     assert "made 44 merges" in out and "vocabulary: 300 tokens" in out and "bytes per token" in out
 
 
+def test_compression_is_measured_on_the_first_files_that_hold_text(tmp_path):
+    for name, text in (("empty", ""), ("one", "a a a a"), ("two", "a a")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    out = run("train", "empty.txt", "one.txt", "two.txt", "--out", "t", cwd=tmp_path).stdout.decode()
+    assert "bytes per token on the first 10 bytes" in out
+
+
 def test_encode_and_decode_round_trip_through_files_pipes_and_arguments(place):
     tokenizers = pytest.importorskip("tokenizers")
     theirs = tokenizers.Tokenizer.from_file(str(place / "my tokenizer/tokenizer.json"))
