@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
-from counting import CLASSES, LONGEST, SCANNERS, blocks
+from counting import CLASSES, LONGEST, SCANNERS, blocks, cores
 from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
@@ -76,12 +76,12 @@ class PieceCache:
 class Tokenizer:
     """Encodes and decodes with a Vocabulary. May be used from several threads at once.
 
-    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise.
+    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores.
     """
 
     def __init__(self, vocabulary: Vocabulary, threads: int = 1):
         self.vocabulary = vocabulary
-        self.threads = threads
+        self.threads = threads or cores()
         self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
         self._scan = SCANNERS.get(vocabulary.pattern)
         compile_pattern(vocabulary.pattern)
@@ -162,7 +162,10 @@ class Tokenizer:
 
         Memory is bounded by some megabytes a thread and the longest piece, except under patterns that cannot be
         cut anywhere but at special tokens (`regex`, "none"). Errors about special tokens come when they are met.
+        InputError for bytes in place of chunks of them.
         """
+        if isinstance(chunks, bytes | bytearray | memoryview):
+            raise InputError(f"chunks: one {type(chunks).__name__}, not chunks; use encode_array, or give it in a list")
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
         cutter = Cutter(self.vocabulary.pattern, allowed + disallowed)
 
@@ -172,11 +175,13 @@ class Tokenizer:
         return in_order(work, blocks(chunks, cutter), threads or self.threads)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of the ids. Raises InputError for a number that is no id."""
+        """Bytes of the ids. Raises InputError for a number that is no id, and for an array that is not 1-d."""
         known = len(self._spans)
         if isinstance(ids, np.ndarray):
             if ids.size and ids.dtype.kind not in "iu":
                 raise InputError(f"ids: an array of {ids.dtype}; ids are integers")
+            if ids.ndim != 1:
+                raise InputError(f"ids: a {ids.ndim}-d array; ids are a 1-d array, so decode one row at a time")
             may_wrap = ids.dtype.kind == "i" or ids.dtype.itemsize > 4  # when they become uint32
             if may_wrap and len(ids) and not 0 <= ids.min() <= ids.max() < known:
                 bad = int(np.flatnonzero((ids < 0) | (ids >= known))[0])

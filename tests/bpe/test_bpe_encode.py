@@ -13,6 +13,7 @@ import fast
 import numpy as np
 import pytest
 from basic import BasicTokenizer
+from counting import cores
 from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -282,7 +283,7 @@ def test_decoding(gpt2):
     for bad in ([50257], [0, -1], np.array([70_000]), np.array([0, 2**32], np.uint64), np.array([2**32])):
         with pytest.raises(InputError, match="ids run from 0 to 50256"):
             gpt2.decode_bytes(bad)
-    for bad in ([1.5], np.array([1.5]), np.array([True]), np.array(["1"])):
+    for bad in ([1.5], np.array([1.5]), np.array([True]), np.array(["1"]), np.array([[1], [2]]), np.array(1)):
         with pytest.raises(InputError, match="ids: "):
             gpt2.decode_bytes(bad)
     assert gpt2.decode_bytes(np.array([15496], np.uint64)) == b"Hello"
@@ -332,6 +333,14 @@ def test_works_without_a_writable_cache(tmp_path):
     )
     assert done.stdout == "None 42\n", done.stderr
     assert "no writable cache" in done.stderr
+
+
+def test_no_threads_are_all_cores_and_bytes_are_no_stream(gpt2):
+    assert Tokenizer(gpt2.vocabulary, threads=0).threads == cores()
+    for whole in (b"hello", bytearray(b"hello"), memoryview(b"hello")):
+        with pytest.raises(InputError, match=r"chunks: one .* in a list"):
+            gpt2.encode_stream(whole)
+    assert np.concatenate(list(gpt2.encode_stream(["hello"]))).tolist() == gpt2.encode("hello")
 
 
 def test_other_kinds_of_text(gpt2):
