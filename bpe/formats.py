@@ -114,7 +114,10 @@ def parse_pre_tokenizer(step: dict) -> str:
         raise InputError(f"pre_tokenizer: this Split is not supported; {known} with use_regex false")
     name = NAMED_REGEXES.get(pattern["Regex"], pattern["Regex"])
     if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
-        raise InputError(f"pre_tokenizer.behavior: {behavior[0]!r} is not supported, only 'Isolated'")
+        raise InputError(
+            f"pre_tokenizer: behavior {behavior[0]!r} with invert {behavior[1]!r} is not supported, only 'Isolated' and"
+            " False"
+        )
     return name
 
 

@@ -161,6 +161,12 @@ def test_splits_of_other_tools_that_mean_something_else_here_are_refused(small, 
         tokenizer_folder.load(path)
 
 
+def test_an_inverted_split_is_refused_as_such(small):
+    text = formats.tokenizer_json(dataclasses.replace(small, pattern=REGEX))
+    with pytest.raises(InputError, match="behavior 'Isolated' with invert True is not supported"):
+        formats.parse_tokenizer_json(text.replace('"invert": false', '"invert": true'))
+
+
 def test_listing_shows_merges_and_escapes_what_is_invisible():
     vocabulary = Vocabulary.build(range(256), [(104, 105), (10, 10), (0xE5, 0xA4), (257 + 0, 32)], ["<|x|>"])
     lines = formats.listing(Vocabulary.build(range(256), [(104, 105), (10, 10), (229, 164)])).split("\n")
