@@ -140,10 +140,10 @@ class ShortAttention(torch.autograd.Function):
         """Gradients of query, key and value for g (H, N, D_v)."""
         from cpu_loops import add_rows_, causal_softmax_backward_
 
-        g, (H, N, D) = g.contiguous(), ctx.size
+        g, (H, N, D), kept = g.contiguous(), ctx.size, ctx.saved_tensors  # checkpointing lets them be read once only
         gradients = [torch.zeros(H, N, size, dtype=g.dtype) for size in (D, D, g.shape[2])]
         for i, group in enumerate(ctx.layout.groups):
-            q, k, v, p = ctx.saved_tensors[4 * i : 4 * i + 4]
+            q, k, v, p = kept[4 * i : 4 * i + 4]
             p = probabilities(q, k, ctx.scale, ctx.window) if p is None else p
             padded = torch.zeros(len(g), len(group.gather), g.shape[2], dtype=g.dtype)  # 0 where nothing counts
             padded.index_copy_(1, group.own, g.index_select(1, group.tokens))

@@ -13,6 +13,7 @@ from instructions import Examples
 from packed_attention import ShortAttention, flash_attention, grouped_attention, use_packed_attention
 from packing import Layout, group_by_length, pack, pad, plan_epoch, share_beginnings
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -232,6 +233,18 @@ def test_attention_in_every_way_equals_sdpa_of_each_sequence(monkeypatch, window
     short = ShortAttention.apply(*qkv, layout, 0.3, window)  # its loops calculate in fp32
     torch.testing.assert_close(short, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(torch.autograd.grad(short, qkv, g), gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_checkpointing_attends_to_several_groups_again():
+    layout = Layout([np.arange(start, start + n) for start, n in ((0, 64), (64, 5), (69, 2))], "cpu")
+    assert len(layout.groups) > 1
+    qkv = [torch.randn(2, 71, 4, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+
+    def attend(*qkv):
+        return ShortAttention.apply(*qkv, layout, 0.5, None).sum()
+
+    again = torch.autograd.grad(checkpoint(attend, *qkv, use_reentrant=False), qkv)
+    torch.testing.assert_close(again, torch.autograd.grad(attend(*qkv), qkv), rtol=0, atol=0)
 
 
 def test_bf16_gradients_are_about_as_good_as_padded_sdpas(make_model, randomise):
