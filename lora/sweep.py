@@ -147,9 +147,14 @@ def mismatch(value, kind):
         else JSON_VALUES[kind]
 
 
+def deciding(run):
+    """The settings that decide a run's result: all but those that only name places."""
+    return {key: value for key, value in asdict(run).items() if key not in NEUTRAL}
+
+
 def run_name(run):
     """A readable name that ends in a hash of the settings and of the data: r8-alpha32-lr0.0003-seed42-1a2b3c4d."""
-    content = {k: v for k, v in asdict(run).items() if k not in NEUTRAL and k not in ("data_path", "eval_data_path")}
+    content = {k: v for k, v in deciding(run).items() if k not in ("data_path", "eval_data_path")}
     content["model_name_or_path"] = Path(run.model_name_or_path).name
     files = file_hashes(run.data_path, run.eval_data_path, run.model_name_or_path)
     digest = hashlib.sha256(json.dumps([content, files], sort_keys=True).encode()).hexdigest()[:8]
@@ -302,7 +307,8 @@ def main(s):
     scores = score_replies(s, sweep, list(runs)) if s.records else {}
     from sweep_report import report
 
-    print(report(sweep, list(runs), scores, Path(s.figures) if s.figures else None))
+    settings = {name: deciding(run) for name, run in runs.items()}
+    print(report(sweep, settings, scores, Path(s.figures) if s.figures else None))
 
 
 if __name__ == "__main__":

@@ -35,15 +35,16 @@ def read_json(path):
         raise InputError(f"{path} is damaged ({error}); delete it, and the same command makes it again") from None
 
 
-def load_groups(sweep, names, scores):
-    """Runs that differ in their seed only, as one group: {label: {"settings", "runs": [(name, result, score)]}}."""
-    results = {name: read_json(sweep / name / "result.json") for name in names}
-    named = {use: varying([r["settings"] for r in results.values() if r["settings"]["use_lora"] == use])
+def load_groups(sweep, runs, scores):
+    """Runs that differ in their seed only, as one group: {label: {"settings", "runs": [(name, result, score)]}}.
+
+    runs: {name: settings}, as planned: result.json holds only some of them.
+    """
+    named = {use: varying([settings for settings in runs.values() if settings["use_lora"] == use])
              for use in (True, False)}
     groups = {}
-    for name, result in results.items():
-        settings = result["settings"]
-        use = settings["use_lora"]
+    for name, settings in runs.items():
+        result, use = read_json(sweep / name / "result.json"), settings["use_lora"]
         first = [f"r = {settings['lora_dim']}"] if use else ["full"]
         label = ", ".join(first + [f"{SHORT.get(key, key)} = {settings[key]}" for key in named[use]])
         score = scores.get(name, {}).get("macro_average")
@@ -86,9 +87,11 @@ def markdown(groups, scores):
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
 
 
-def report(sweep, names, scores, figures=None):
-    """Writes sweep.md and the figures into the sweep's folder (and into `figures`); returns the table."""
-    groups = load_groups(sweep, names, scores)
+def report(sweep, runs, scores, figures=None):
+    """Writes sweep.md and the figures into the sweep's folder (and into `figures`); returns the table. runs: {name:
+    settings}.
+    """
+    groups = load_groups(sweep, runs, scores)
     table = markdown(groups, scores)
     (sweep / "sweep.md").write_text(table, encoding="utf-8")
     lora = {label: g for label, g in groups.items() if g["settings"]["use_lora"]}
@@ -96,10 +99,10 @@ def report(sweep, names, scores, figures=None):
     styles = dict(zip(lora, ({"color": colour} for colour in shades(len(lora))), strict=True))
     styles |= {label: {"color": colour} for label, colour in zip(full, ("#cc3311", "#ee7733", "#aa3377"), strict=False)}
     base = next((r["base_eval_loss"] for g in groups.values() for _, r, _ in g["runs"]), None)
-    runs = [(label, sweep / g["runs"][0][0], styles[label]) for label, g in groups.items() if label in styles]
+    curves = [(label, sweep / g["runs"][0][0], styles[label]) for label, g in groups.items() if label in styles]
     lost = {label for label, g in groups.items() if g["runs"][0][1]["status"] == "diverged"}
     for folder in filter(None, (sweep, figures)):
-        plot_runs(runs, folder / "lora_ranks.png", base, lost)
+        plot_runs(curves, folder / "lora_ranks.png", base, lost)
         ranks = {g["settings"]["lora_dim"] for g in lora.values()}
         if len(ranks) == len(lora) > 1:
             def values(groups, of):

@@ -9,6 +9,7 @@ from pathlib import Path
 import curves
 import pytest
 import torch
+from sweep_report import load_groups
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -119,6 +120,16 @@ def test_runs_are_logged_skipped_and_added_to(base, tmp_path, capsys):
     assert "9 runs" in capsys.readouterr().out
     assert len(results(folder)) == 9
     assert all((folder / name / "result.json").stat().st_mtime_ns == t for name, t in times.items())
+
+
+def test_runs_that_differ_in_any_setting_are_not_seeds_of_one(tmp_path):
+    runs = [sweep.Settings(lora_dim=4, seed=seed, loraplus_ratio=ratio) for ratio in (1.0, 16.0) for seed in (1, 2)]
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "result.json").write_text("{}")
+    groups = load_groups(tmp_path, {str(i): sweep.deciding(run) for i, run in enumerate(runs)}, {})
+    assert {label: len(group["runs"]) for label, group in groups.items()} == {
+        "r = 4, loraplus_ratio = 1.0": 2, "r = 4, loraplus_ratio = 16.0": 2}
 
 
 def test_a_run_that_diverges_is_kept_and_shown(base, tmp_path, capsys):
