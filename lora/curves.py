@@ -4,6 +4,7 @@ A run folder holds `metrics.jsonl`, one JSON object per line: `step` (optimizer 
 `eval_loss` or both (nats per labelled token). Used by train.py (one run's picture), plot.py and sweep.py (several).
 """
 
+import itertools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from finetune_settings import InputError
 
 INK, FAINT = "#222222", "#dddddd"
+FULL_COLOURS = ("#cc3311", "#ee7733", "#aa3377")  # of full fine-tuning, beside the ranks' shades
 DIVERGED = 2.0  # a run has diverged when its last evaluation is NaN or this many nats above its best
 
 
@@ -179,9 +181,9 @@ def plot_by_rank(points, lines, out_png, scores=None, score_lines=None):
         ax.plot(ranks, means, color="#4477aa", label="LoRA, mean over seeds")
         for rank in ranks:
             ax.plot([rank] * len(values[rank]), values[rank], "o", color="#4477aa", markersize=4)
-        colours = iter(("#cc3311", "#ee7733", "#aa3377"))
+        colours = itertools.cycle(FULL_COLOURS)
         for label, found in others.items():
-            colour = INK if label == "base model" else next(colours, INK)
+            colour = INK if label == "base model" else next(colours)
             ax.axhline(sum(found) / len(found), color=colour, linestyle="--", linewidth=1.2, label=label)
             ax.axhspan(min(found), max(found), color=colour, alpha=0.08, linewidth=0)
         ax.set_xscale("log", base=2)

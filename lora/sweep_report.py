@@ -1,9 +1,10 @@
 """The table and the figures of a sweep (sweep.py): one row per setting, its seeds as mean and spread."""
 
 import json
+from itertools import cycle
 from pathlib import Path
 
-from curves import plot_by_rank, plot_runs, shades
+from curves import FULL_COLOURS, plot_by_rank, plot_runs, shades
 from finetune_settings import InputError
 
 SHORT = {"lora_scaling": "alpha", "train_batch_size": "batch", "lora_init": "init"}
@@ -46,7 +47,7 @@ def load_groups(sweep, runs, scores):
     for name, settings in runs.items():
         result, use = read_json(sweep / name / "result.json"), settings["use_lora"]
         first = [f"r = {settings['lora_dim']}"] if use else ["full"]
-        label = ", ".join(first + [f"{SHORT.get(key, key)} = {settings[key]}" for key in named[use]])
+        label = ", ".join(first + [f"{SHORT.get(key, key)} = {in_short(settings[key])}" for key in named[use]])
         score = scores.get(name, {}).get("macro_average")
         groups.setdefault(label, {"settings": settings, "runs": []})["runs"].append((name, result, score))
     return groups
@@ -54,9 +55,14 @@ def load_groups(sweep, runs, scores):
 
 def varying(settings):
     """The settings beside rank and seed whose values differ, except an alpha that only follows the rank."""
-    factors = {s["lora_scaling"] / s["lora_dim"] for s in settings}
+    factors = {round(s["lora_scaling"] / s["lora_dim"], 9) for s in settings}
     return [key for key in (settings[0] if settings else ()) if key not in ("seed", "use_lora", "lora_dim")
             and len({s[key] for s in settings}) > 1 and not (key == "lora_scaling" and len(factors) == 1)]
+
+
+def in_short(value):
+    """A setting as the table shows it: 0.30000000000000004 as 0.3."""
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def spread(values, form):
@@ -97,9 +103,9 @@ def report(sweep, runs, scores, figures=None):
     lora = {label: g for label, g in groups.items() if g["settings"]["use_lora"]}
     full = {label: g for label, g in groups.items() if not g["settings"]["use_lora"]}
     styles = dict(zip(lora, ({"color": colour} for colour in shades(len(lora))), strict=True))
-    styles |= {label: {"color": colour} for label, colour in zip(full, ("#cc3311", "#ee7733", "#aa3377"), strict=False)}
+    styles |= {label: {"color": colour} for label, colour in zip(full, cycle(FULL_COLOURS), strict=False)}
     base = next((r["base_eval_loss"] for g in groups.values() for _, r, _ in g["runs"]), None)
-    curves = [(label, sweep / g["runs"][0][0], styles[label]) for label, g in groups.items() if label in styles]
+    curves = [(label, sweep / g["runs"][0][0], styles[label]) for label, g in groups.items()]
     lost = {label for label, g in groups.items() if g["runs"][0][1]["status"] == "diverged"}
     for folder in filter(None, (sweep, figures)):
         plot_runs(curves, folder / "lora_ranks.png", base, lost)

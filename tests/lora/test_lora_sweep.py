@@ -9,7 +9,7 @@ from pathlib import Path
 import curves
 import pytest
 import torch
-from sweep_report import load_groups
+from sweep_report import in_short, load_groups, report, varying
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -129,14 +129,33 @@ def test_runs_that_differ_in_any_setting_are_not_seeds_of_one(tmp_path):
         (tmp_path / str(number) / "result.json").write_text("{}")
     groups = load_groups(tmp_path, {str(i): sweep.deciding(run) for i, run in enumerate(runs)}, {})
     assert {label: len(group["runs"]) for label, group in groups.items()} == {
-        "r = 4, loraplus_ratio = 1.0": 2, "r = 4, loraplus_ratio = 16.0": 2}
+        "r = 4, loraplus_ratio = 1": 2, "r = 4, loraplus_ratio = 16": 2}
+
+
+def test_an_alpha_that_follows_the_rank_is_not_named():
+    follows = [sweep.Settings(lora_dim=rank, lora_scaling=0.1 * rank) for rank in (1, 2, 3, 7)]
+    assert varying([sweep.deciding(run) for run in follows]) == []
+    assert in_short(0.1 * 3) == "0.3"
+
+
+def test_every_group_of_full_fine_tuning_is_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("sweep_report.plot_runs", lambda runs, *_: drawn.extend(label for label, *_ in runs))
+    runs = [sweep.Settings(use_lora=False, lr=lr) for lr in (1e-4, 2e-4, 3e-4, 4e-4)]
+    result = {"status": "finished", "trainable": 1, "steps": 1, "seconds": 1.0, "peak_bytes": 1, "base_eval_loss": 1.0,
+              "eval_loss": 1.0, "train_loss": 1.0}
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "result.json").write_text(json.dumps(result))
+    report(tmp_path, {str(i): sweep.deciding(run) for i, run in enumerate(runs)}, {})
+    assert drawn == ["full, lr = 0.0001", "full, lr = 0.0002", "full, lr = 0.0003", "full, lr = 0.0004"]
 
 
 def test_a_run_that_diverges_is_kept_and_shown(base, tmp_path, capsys):
     sweep.main(settings(base, tmp_path / "lr", lora_dim=(4,), lr=(1e-3, 1e6), max_steps=12))
     statuses = sorted(result["status"] for result in results(tmp_path / "lr").values())
     assert statuses == ["diverged", "finished"]
-    assert "lr = 1000000.0: **1 of 1 diverged**" in capsys.readouterr().out
+    assert "lr = 1e+06: **1 of 1 diverged**" in capsys.readouterr().out
 
 
 def test_a_run_that_diverges_before_its_first_evaluation_has_no_result_to_draw(base, tmp_path, capsys, monkeypatch):
