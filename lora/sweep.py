@@ -267,6 +267,7 @@ def score_replies(s, sweep, names):
     command = [sys.executable, str(ROOT / "lora" / "generate.py"), "--base", s.model_name_or_path, "--device", s.device,
                "--records", s.records, "--limit", str(s.limit), "--replies", str(replies)]
     command += ["--trust_remote_code"] if s.trust_remote_code else []
+    command += ["--max_length", str(s.max_length)] if s.text_mode == "sentiment" else []  # cut as in training
     command += ["--full", *full] if full else []
     command += ["--adapters", *adapters] if adapters else []
     subprocess.run(command, check=True)
@@ -292,7 +293,11 @@ def main(s):
     if s.records:
         from generate import instruction_records
 
-        instruction_records(s.records)  # a mistake in it is to show now, not after the training
+        # a mistake in them is to show now, not after the training
+        for number, record in enumerate(instruction_records(s.records)[: s.limit or None], 1):
+            if not isinstance(record.get("family"), str) or not isinstance(record.get("check"), dict):
+                raise InputError(f"--records {s.records}, record {number}: needs a family (text) and a check (an "
+                                 "object) to be scored, see data/checkers.py; or leave --records out")
     done = [name for name in runs if (sweep / name / "result.json").exists()]
     print(f"{len(runs)} runs in {sweep}, {len(done)} of them finished before", flush=True)
     cache = {}
@@ -304,11 +309,13 @@ def main(s):
         run.adapter_out = str(sweep / "adapters" / name) if run.use_lora else ""
         run.model_out = "" if run.use_lora else str(sweep / "models" / name)
         train_one(run, sweep / name, cache)
-    scores = score_replies(s, sweep, list(runs)) if s.records else {}
     from sweep_report import report
 
-    settings = {name: deciding(run) for name, run in runs.items()}
-    print(report(sweep, settings, scores, Path(s.figures) if s.figures else None))
+    scores, settings = {}, {name: deciding(run) for name, run in runs.items()}
+    try:
+        scores = score_replies(s, sweep, list(runs)) if s.records else {}
+    finally:  # what was trained is reported even where the scoring fails
+        print(report(sweep, settings, scores, Path(s.figures) if s.figures else None))
 
 
 if __name__ == "__main__":

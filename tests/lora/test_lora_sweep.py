@@ -233,6 +233,30 @@ def test_replies_are_scored(base, tmp_path, capsys):
     assert json.loads((folder / "scores.json").read_text())["scores"]["base"]["macro_average"] == 1.0
 
 
+def test_records_that_cannot_be_scored_are_refused_before_training(base, tmp_path):
+    records = json.loads((base / "val.json").read_text())
+    del records[2]["check"]
+    (tmp_path / "val.json").write_text(json.dumps(records))
+    with pytest.raises(sweep.InputError, match=r"val\.json, record 3: needs a family"):
+        sweep.main(settings(base, tmp_path / "bad", records=str(tmp_path / "val.json")))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_scoring_that_fails_leaves_the_report_and_cuts_reviews_as_in_training(base, tmp_path, monkeypatch):
+    reviews = tmp_path / "reviews.json"
+    reviews.write_text(json.dumps([{"text": f"Film {i}.", "label": i % 2} for i in range(20)]))
+
+    def fail(command, **_):
+        assert command[command.index("--max_length") + 1] == "50"
+        raise sweep.subprocess.CalledProcessError(2, command)
+
+    monkeypatch.setattr(sweep.subprocess, "run", fail)
+    with pytest.raises(sweep.subprocess.CalledProcessError):
+        sweep.main(settings(base, tmp_path / "runs", lora_dim=(1,), max_steps=1, text_mode="sentiment", max_length=50,
+                            data_path=str(reviews), records=str(reviews)))
+    assert (tmp_path / "runs" / "sweep.md").exists() and (tmp_path / "runs" / "lora_ranks.png").exists()
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"data_path": "nowhere.json"}, "nowhere.json does not exist"),
     ({"records": "nowhere.json"}, "--records nowhere.json"),
