@@ -247,19 +247,22 @@ def chosen_prompts(settings):
 
 def instruction_records(path):
     """The records of a file, all of them with an instruction: that of a completion is its prompt, that of {"text",
-    "label"} a question about the sentiment.
+    "label"} a question about the sentiment. A field "prompt" beside an instruction is not asked, as in training.
     """
-    from instructions import SENTIMENT, read_records, sentiment_prompt
+    from instructions import SCHEMAS, SENTIMENT, read_records, sentiment_prompt
 
     records = read_records(path)
     for number, record in enumerate(records, 1):
-        if record.get("label") in (0, 1) and "text" in record:
-            answers = [SENTIMENT[label].strip() for label in (record["label"], 1 - record["label"])]
+        schema = next(keys[0] for keys in SCHEMAS if keys[0] in record)
+        if schema == "instruction":
+            record.pop("prompt", None)
+        elif schema == "prompt":
+            record["instruction"] = record["prompt"]
+        elif record.get("label") in (0, 1):
+            answers = [SENTIMENT[int(label)].strip() for label in (record["label"], 1 - record["label"])]
             record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
                        "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
-        elif "completion" in record:
-            record["instruction"] = record["prompt"]
-        if "instruction" not in record:
+        else:
             raise InputError(f"{path}, record {number}: has no instruction to answer")
     return records
 

@@ -58,6 +58,8 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
     >>> render("seed", "Add.", "1 2", "3", tokenizer)
     ('BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:', ' 3<|endoftext|>')
     """
+    if extra.strip().lower() in ("<noinput>", "noinput"):  # Alpaca's words for none
+        extra = ""
     if template == "seed":
         return seed_prompt(instruction, extra), f" {answer}{tokenizer.eos_token}"
     if template == "alpaca":
@@ -267,9 +269,7 @@ def encode_records(
                 )
             pairs.append((sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + eos))
         elif "instruction" in record:
-            extra = record.get("input", "")
-            extra = "" if extra.strip().lower() in ("<noinput>", "noinput") else extra
-            pairs.append(render(template, record["instruction"], extra, record["output"], tokenizer))
+            pairs.append(render(template, record["instruction"], record.get("input", ""), record["output"], tokenizer))
         elif chat:
             pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
         else:

@@ -188,6 +188,15 @@ def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
         assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
 
 
+def test_instructions_are_asked_as_in_training(folder, tmp_path):
+    more = {"prompt": 5, "text": "A film.", "label": 1}
+    record = {"instruction": "Add.", "input": "<noinput>", "output": "3", **more}
+    (tmp_path / "records.json").write_text(json.dumps([record]))
+    (record,) = generate.instruction_records(tmp_path / "records.json")
+    panel = generate.Panel(generate.Settings(base=str(folder / "base")))
+    assert panel.tokenizer.decode(panel.prompt_ids(record, "plain")) == "Add.\n"
+
+
 def test_the_saved_template_is_used(folder, tmp_path, capsys):
     shutil.copytree(folder / "one", tmp_path / "one")
     adapters = (str(tmp_path / "one"),)
