@@ -6,7 +6,8 @@
 #   bash train.sh pretrain [flags]   ... the base model; flags go to pretrain/model.py
 #   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py
 #   bash train.sh --name NAME --text FILE_OR_FOLDER [--instructions FILE] [STAGE [flags]]
-#                                    the same pipeline on your own text and instructions
+#                                    the same pipeline on your own text and instructions; `lora` with flags fine-tunes
+#                                    NAME's base on them
 #   --force                          makes anew what is up to date
 #
 # A step is skipped when the same command has already run on the same input files.
@@ -15,14 +16,14 @@ set -euo pipefail
 # shellcheck source=setup.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 
-NAME=stories TEXT='' INSTRUCTIONS='' FORCE='' STAGE='' FLAGS=()
+NAME=stories NAMED='' TEXT='' INSTRUCTIONS='' FORCE='' STAGE='' FLAGS=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' train.sh; exit 0 ;;
         --force) FORCE=1 ;;
         --name | --text | --instructions)
             [ -n "${2:-}" ] || die "$1 needs a value; see bash train.sh --help"
-            case $1 in --name) NAME=$2 ;; --text) TEXT=$(from_caller "$2") ;; *) INSTRUCTIONS=$(from_caller "$2") ;; esac
+            case $1 in --name) NAME=$2 NAMED=1 ;; --text) TEXT=$(from_caller "$2") ;; *) INSTRUCTIONS=$(from_caller "$2") ;; esac
             shift ;;
         bpe | pretrain | lora)
             STAGE=$1; shift
@@ -131,7 +132,11 @@ pretrain() {
 
 lora() {
     if [ $# -gt 0 ]; then
-        "$PYTHON" lora/train.py "$@"
+        local of_name=()  # later flags win; records of the user's own bring an evaluation set of their own
+        [ -z "$NAMED" ] || of_name=(--model_name_or_path "$base")
+        [[ -z $NAMED || " $*" == *" --data_path"* ]] || of_name+=(
+            --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
+        "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
         return
     fi
     [ -e "$base/model.safetensors" ] || die "there is no base model $base to fine-tune; make it with: bash train.sh pretrain"

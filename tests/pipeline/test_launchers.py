@@ -226,6 +226,15 @@ def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
     assert done.calls == ["lora/train.py --use_lora True --lora_dim 8", "data/summary.py stories"]
 
 
+def test_lora_with_a_name_and_flags_is_a_run_on_what_the_name_stands_for(clone):
+    base, instructions = "--model_name_or_path data/models/mine", "data/instructions/mine"
+    done = clone("train.sh", "--name", "mine", "lora", "--lora_dim", "8")
+    data = f"--data_path {instructions}_train.json --eval_data_path {instructions}_val.json"
+    assert done.calls[0] == f"lora/train.py {base} {data} --lora_dim 8"
+    done = clone("train.sh", "--name", "mine", "lora", "--data_path", "a.json")
+    assert done.calls[0] == f"lora/train.py {base} --data_path a.json"
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
