@@ -6,7 +6,7 @@ from pathlib import Path
 import finetune_quiet  # noqa: F401  (before transformers)
 import torch
 import transformers
-from adapters import base_sha256, install_adapter, load_adapter
+from adapters import CONFIG, base_sha256, install_adapter, load_adapter, read_config
 from finetune_settings import InputError, Settings
 from fused_operations import fuse_operations
 from packing_check import pack_checked
@@ -104,6 +104,12 @@ def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained
     if s.use_lora:
         torch.manual_seed(s.seed)
         if s.lora_load_path:
+            config = read_config(Path(s.lora_load_path) / CONFIG)
+            for name, own in (("lora_dim", config["r"]), ("lora_scaling", config["lora_alpha"])):
+                if getattr(s, name) not in (getattr(Settings, name), own):
+                    raise InputError(
+                        f"--{name} is {getattr(s, name)}, but the adapter {s.lora_load_path} has {own}; leave it out"
+                    )
             install_adapter(model, replace(load_adapter(s.lora_load_path, model), dropout=s.dropout))
         else:
             convert_linear_layer_to_lora(

@@ -252,6 +252,8 @@ def encode_records(
     texts = "text" in kinds
     if len(kinds) > 1 and (texts or not chat):  # a chat template asks instructions and prompts alike
         raise InputError(f"records with {' and '.join(sorted(kinds))} are mixed; put them in two files")
+    if text_mode != "documents" and not texts:
+        raise InputError(f"--text_mode {text_mode} is for texts; these records have {min(kinds)}; leave it out")
     if texts and text_mode != "sentiment":
         documents = tokenize([record["text"] + eos for record in records], tokenizer, start=True)
         if text_mode == "blocks":

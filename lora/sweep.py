@@ -28,7 +28,7 @@ from typing import get_args
 
 import tyro
 from curves import diverged, read_metrics
-from finetune_settings import ROOT, RUNS, InputError, Settings, check_settings
+from finetune_settings import LORA_ONLY, ROOT, RUNS, InputError, Settings, check_settings
 from sweep_report import read_json
 
 GRID = ("lora_dim", "lora_scaling", "dropout", "lr", "train_batch_size", "seed")
@@ -93,8 +93,9 @@ def planned_runs(s):
     for run in runs:
         run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
     full = s.full_lr if s.use_lora else s.full_lr or s.lr
+    without_lora = {name: value for name, value in shared.items() if not s.use_lora or name not in LORA_ONLY}
     for lr, batch, seed in itertools.product(full, s.train_batch_size, s.seed):
-        runs.append(Settings(**{**shared, "use_lora": False, "lr": lr, "train_batch_size": batch, "seed": seed}))
+        runs.append(Settings(**{**without_lora, "use_lora": False, "lr": lr, "train_batch_size": batch, "seed": seed}))
     for run in runs:
         check_settings(run)
     return runs
@@ -104,7 +105,8 @@ def listed_runs(s, shared):
     """The runs of --list; what an entry does not give is taken from `shared` or, its alpha, --alpha_per_rank."""
     runs = []
     for number, entry in enumerate(read_list(s.list), 1):
-        run = Settings(**{**shared, **entry})
+        beside = s.use_lora and not entry.get("use_lora", True)  # full fine-tuning beside LoRA: without LoRA's flags
+        run = Settings(**{name: value for name, value in shared.items() if not beside or name not in LORA_ONLY} | entry)
         if "lora_scaling" not in entry:
             run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
         try:

@@ -64,6 +64,14 @@ def test_grid_and_list_of_settings(base, tmp_path):
     assert (second.use_lora, second.max_steps) == (False, 9)
 
 
+def test_full_fine_tuning_gets_no_flags_of_lora(base, tmp_path):
+    (tmp_path / "list.json").write_text('[{"lora_dim": 4}, {"use_lora": false}]')
+    for which in ({"full_lr": (1e-3,), "lora_dim": (4,)}, {"list": str(tmp_path / "list.json")}):
+        lora, full = sweep.planned_runs(settings(base, tmp_path, dora=True, dropout=(0.1,), **which))
+        assert (lora.use_lora, lora.dora, lora.dropout) == (True, True, 0.1)
+        assert (full.use_lora, full.dora, full.dropout) == (False, False, 0.0)
+
+
 def test_alpha_per_rank_holds_for_the_entries_of_a_list_that_give_no_alpha(base, tmp_path):
     (tmp_path / "list.json").write_text('[{"lora_dim": 4}, {"lora_dim": 8, "lora_scaling": 5}]')
     runs = sweep.planned_runs(settings(base, tmp_path, list=str(tmp_path / "list.json"), alpha_per_rank=2.0))

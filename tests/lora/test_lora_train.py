@@ -180,7 +180,7 @@ def test_full_run_saves_a_model_that_transformers_loads(settings, tmp_path):
         {"gradient_checkpointing": True},
         {"packing": False},
         {"base_dropout": 0.1},
-        {"text_mode": "blocks", "train_on_prompt": True},
+        {"train_on_prompt": True},
         {"template": "alpaca"},
         {"use_lora": False, "dtype": "bf16"},
         {"use_lora": False, "dtype": "bf16", "gradient_checkpointing": True},
@@ -194,12 +194,21 @@ def test_every_option_learns(settings, options):
     assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
 
 
+def test_blocks_of_text_are_learned(settings, tmp_path, records):
+    (tmp_path / "texts.json").write_text(json.dumps([{"text": record["output"]} for record in records]))
+    result = fine_tune(settings(text_mode="blocks", max_length=64, data_path=str(tmp_path / "texts.json")))
+    lines = read_metrics(Path(result["folder"]) / "metrics.jsonl")
+    assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
+
+
 def test_loading_an_adapter_continues_from_it(settings, tmp_path):
     first = fine_tune(settings(adapter_out=str(tmp_path / "a")))
     second = fine_tune(settings(lora_load_path=str(tmp_path / "a"), max_steps=1, output_dir_name=str(tmp_path / "two")))
     assert read_metrics(Path(second["folder"]) / "metrics.jsonl")[0]["eval_loss"] == pytest.approx(
         first["eval_loss"], rel=1e-5
     )
+    with pytest.raises(InputError, match=r"--lora_dim is 5, but the adapter .*/a has 4"):
+        fine_tune(settings(lora_load_path=str(tmp_path / "a"), lora_dim=5))
 
 
 def test_early_stopping_keeps_the_best(settings, tmp_path):
@@ -433,6 +442,8 @@ def test_no_thread_of_gloo_outlives_the_run(settings, tmp_path):
         ({"lora_dim": 0}, "lora_dim is 0"),
         ({"lr": 0.0}, "lr is 0"),
         ({"use_lora": False, "adapter_out": "x"}, "adapter_out"),
+        ({"use_lora": False, "loraplus_ratio": 16.0}, "--loraplus_ratio belongs to LoRA"),
+        ({"text_mode": "blocks"}, "--text_mode blocks is for texts; these records have instruction"),
         ({"lora_load_path": "nowhere"}, "nowhere"),
         ({"max_length": 5}, "no example has a label left"),
         ({"device": "cuda"}, "CUDA"),
