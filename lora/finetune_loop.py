@@ -261,8 +261,7 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
     )
     try:
         if progress["step"] == 0 and trainer.data.evaluation is not None:
-            progress["eval_loss"] = trainer.evaluate()
-            journal.write(step=0, time=time.monotonic() - start, eval_loss=progress["eval_loss"])
+            note_evaluation(s, trainer, journal, folder, who, progress, trainer.evaluate(), start)
         share = share_of_run(s, trainer, progress["step"], start)
         while not progress["done"] and share < 1:
             step, begin = progress["step"], time.perf_counter()

@@ -217,14 +217,24 @@ def test_early_stopping_keeps_the_best(settings, tmp_path):
         line["eval_loss"] for line in read_metrics(Path(result["folder"]) / "metrics.jsonl") if "eval_loss" in line
     ]
     assert result["step"] < 40
-    assert result["eval_loss"] == pytest.approx(min(losses[1:]), rel=1e-5)
+    assert result["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
 
 
     best = AutoModelForCausalLM.from_pretrained(Path(result["folder"]) / "model")
     s = settings(use_lora=False)
     trainer = trainer_for(s)
     trainer.model.load_state_dict(best.state_dict())
-    assert trainer.evaluate() == pytest.approx(min(losses[1:]), rel=1e-5), "what was saved is the best"
+    assert trainer.evaluate() == pytest.approx(min(losses), rel=1e-5), "what was saved is the best"
+
+
+def test_a_run_that_only_gets_worse_keeps_the_base(settings):
+    result = fine_tune(settings(lr=10.0, max_grad_norm=0.0, max_steps=40, eval_interval=1, patience=2))
+    losses = [line["eval_loss"] for line in read_metrics(Path(result["folder"]) / "metrics.jsonl")
+              if "eval_loss" in line]
+    assert (result["step"], min(losses)) == (2, losses[0])
+    assert result["eval_loss"] == pytest.approx(losses[0], rel=1e-5)
+    adapter = load_file(Path(result["folder"]) / "adapter" / "adapter_model.safetensors")
+    assert not any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name), "as before training"
 
 
 def test_decay_and_rates_by_parameter(settings):
