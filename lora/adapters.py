@@ -251,7 +251,7 @@ def tidy(number: float):
 def write_atomically(path: Path, data):
     """Writes beside, flushes to disk, renames: the old file or the new one, never half of one.
 
-    data: bytes, or a function that writes into the open file.
+    data: bytes, or a function that writes into the open file. Raises OSError naming the path.
     """
     temporary = path.with_name(f"{path.name}.tmp")
     try:
@@ -260,6 +260,11 @@ def write_atomically(path: Path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of the disk's own
+        reason = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 

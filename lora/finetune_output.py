@@ -70,16 +70,22 @@ def load_template(folder) -> str | None:
 
 
 def save_model(model, tokenizer, place, template: str):
-    """A Hugging Face folder: written beside, then renamed; an earlier one goes when the new one stands."""
+    """A Hugging Face folder: written beside, then renamed; an earlier one goes when the new one stands. Raises OSError
+    naming the folder.
+    """
     place = Path(place).resolve()
     beside, old = place.with_name(f".{place.name}.tmp"), place.with_name(f".{place.name}.old")
     shutil.rmtree(beside, ignore_errors=True)
     model.config.use_cache = True
-    with own_attention(model):  # packed attention has a name that nobody else knows
-        model.save_pretrained(beside)
+    try:
+        with own_attention(model):  # packed attention has a name that nobody else knows
+            model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        save_template(beside, template)
+    except Exception as error:  # safetensors and tokenizers have errors of their own for a full disk
+        shutil.rmtree(beside, ignore_errors=True)
+        raise OSError(f"{place} could not be written: {error}") from error
     model.config.use_cache = False
-    tokenizer.save_pretrained(beside)
-    save_template(beside, template)
     if place.exists():
         shutil.rmtree(old, ignore_errors=True)
         place.rename(old)

@@ -1,10 +1,14 @@
-"""What finetune_output.py refuses to write over."""
+"""What finetune_output.py refuses to write over, and what a full disk leaves."""
 
+import io
 from pathlib import Path
 
 import pytest
-from finetune_output import check_places, save_template
+import torch
+from adapters import write_atomically
+from finetune_output import check_places, save_model, save_template
 from finetune_settings import InputError, Settings
+from safetensors import SafetensorError
 
 
 def folder(path: Path, *names) -> str:
@@ -39,3 +43,22 @@ def test_results_that_would_replace_each_other_are_refused(tmp_path):
 def test_an_adapter_is_not_put_into_a_model(tmp_path):
     with pytest.raises(InputError, match="holds a model"):
         check_places(Settings(adapter_out=folder(tmp_path / "model", "config.json")))
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_disk_is_an_error_that_names_the_path(tmp_path, make_model, tokenizer, monkeypatch):
+    def fail(folder):
+        folder.mkdir()
+        raise SafetensorError("No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: .*checkpoint\.pt"):
+        write_atomically(tmp_path / "checkpoint.pt", lambda file: torch.save(torch.zeros(9), FullDisk()))
+    model = make_model("llama")
+    monkeypatch.setattr(model, "save_pretrained", fail)
+    with pytest.raises(OSError, match="model could not be written: No space"):
+        save_model(model, tokenizer, tmp_path / "model", "seed")
+    assert list(tmp_path.iterdir()) == []
