@@ -49,7 +49,8 @@ def detect_kind(path: Path, text_field: str) -> str:
     """Tell the kind by the file's first record; .txt files are text."""
     if suffix_of(path) in TEXT_SUFFIXES:
         return "text"
-    where, record = next(records(path, Reading(errors="replace")), (None, None))
+    columns = [text_field, *CHOICE_FIELDS, *sum(INSTRUCTION_FIELDS, ())]
+    where, record = next(records(path, Reading(errors="replace"), columns), (None, None))
     if record is None:
         raise InputError(f"{path}: no record in it")
     kind = kind_of(record, text_field)

@@ -196,5 +196,5 @@ def _parquet_rows(path: Path, reading: Reading, columns: list[str] | None) -> It
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path} row {number}", row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:  # a date, a byte that Python refuses
         raise InputError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None

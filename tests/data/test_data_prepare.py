@@ -88,6 +88,18 @@ def test_other_text_field_and_size(tmp_path, monkeypatch):
     assert 0.1e6 <= (tmp_path / "text/t/train.txt").stat().st_size < 0.11e6
 
 
+def test_columns_of_parquet_that_python_cannot_hold(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.parquet"
+    far = pyarrow.array([2**62] * 2, pyarrow.timestamp("us"))
+    broken = pyarrow.StringArray.from_buffers(2, *pyarrow.array([b"\xff", b"a"]).buffers()[1:])
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one", "two"], "far": far, "broken": broken}), path)
+    command = ("file", path, "--name", "mine", "--val_share", 0.5, "--out", tmp_path / "out")
+    assert run(monkeypatch, *command) == 0, "they are not read"
+    for field in ("far", "broken"):
+        assert run(monkeypatch, *command, "--text_field", field) == 2
+        assert capsys.readouterr().err.startswith(f"error: {path}: not a readable Parquet file (")
+
+
 def test_instructions_keep_the_last_records_apart(tmp_path, monkeypatch, alpaca, capsys):
     common = ("file", alpaca, "--name", "i", "--out", tmp_path)
     assert run(monkeypatch, *common) == 0
