@@ -10,6 +10,7 @@ A fault stops the reading with an InputError that names the file and the byte, l
 import codecs
 import gzip
 import json
+import os
 import sys
 import zlib
 from collections import Counter
@@ -44,13 +45,14 @@ def suffix_of(path: Path) -> str:
 
 
 def find_files(paths: list[Path]) -> list[Path]:
-    """Expand folders (sorted by path, hidden files left out); refuse what is missing, empty or of no known format."""
+    """Expand folders (sorted by path, hidden files left out), each file once; refuse what is missing, empty or of no
+    known format.
+    """
     known = TEXT_SUFFIXES + RECORD_SUFFIXES
     files = []
     for path in paths:
         if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and suffix_of(p) in known]
-            inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+            inside = [p for p in sorted(_files_below(path)) if p.is_file() and suffix_of(p) in known]
             if not inside:
                 raise InputError(f"{path}: no file in this folder ends in {', '.join(known)}")
             files += inside
@@ -60,10 +62,23 @@ def find_files(paths: list[Path]) -> list[Path]:
             raise InputError(f"{path}: the format is told by the ending, one of {', '.join(known)}; rename it")
         else:
             files.append(path)
+    files = list({path.resolve(): path for path in files}.values())  # in the order in which they came first
     for path in files:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
     return files
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Give what lies in a folder and its subfolders, linked ones as well, each once; nothing hidden."""
+    seen = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:  # a link back up
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(here, name) for name in names if not name.startswith("."))
 
 
 def _chunks(path: Path, reading: Reading) -> Iterator[bytes]:

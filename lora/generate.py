@@ -94,7 +94,7 @@ class Panel:
 
     def __init__(self, settings):
         import torch
-        from adapters import load_adapter
+        from adapters import check_base, load_adapter
         from decoding import end_tokens
         from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 
@@ -112,6 +112,8 @@ class Panel:
         self.full = dict(zip(names[:count], settings.full, strict=True))
         self.adapters = {name: load_adapter(folder, self.base)
                          for name, folder in zip(names[count:], settings.adapters, strict=True)}
+        for adapter in self.adapters.values():  # now, not when the models before it have answered
+            check_base(self.base, adapter)
         self.names = ["base", *names]
         folders = (settings.base, *settings.full, *settings.adapters)
         self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))

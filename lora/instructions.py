@@ -88,6 +88,8 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
 def read_records(path) -> list[dict]:
     """The records of a .json, .jsonl or .txt file (each also as .gz); InputError names the file and the record."""
     path = Path(path)
+    if path.suffix == ".parquet":
+        raise InputError(f"{path}: no Parquet here; make records of it: python data/prepare.py file {path} --name NAME")
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")

@@ -139,6 +139,11 @@ def test_find_files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path / name, "x")
     assert find_files([tmp_path]) == [tmp_path / "a/z.jsonl", tmp_path / "b.txt"]
+    assert find_files([tmp_path / "b.txt", tmp_path]) == [tmp_path / "b.txt", tmp_path / "a/z.jsonl"]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/folder").symlink_to(tmp_path / "a")
+    (tmp_path / "linked/loop").symlink_to(tmp_path / "linked")
+    assert find_files([tmp_path / "linked"]) == [tmp_path / "linked/folder/z.jsonl"]
     (tmp_path / "none").mkdir()
     (tmp_path / "empty.txt").touch()
     for path, message in (

@@ -161,6 +161,14 @@ def test_a_full_model_with_other_tokens_is_refused(folder, tmp_path):
     assert panel_of(larger, "larger").names == panel_of(None, "none").names == ["base", "full"]
 
 
+def test_an_adapter_of_another_base_is_refused_before_anything_is_asked(folder, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    convert_linear_layer_to_lora(model, lora_dim=2)
+    save_adapter(adapter_of(model, "another", "0" * 64), tmp_path / "other")
+    with pytest.raises(InputError, match="other was trained on 'another'"):
+        generate.Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "other"),)))
+
+
 def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsys):
     folders = {name: tmp_path / name for name in ("base", "plain", "alpaca", "older")}
     for name, folder in folders.items():

@@ -172,6 +172,7 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
         ("a.json", "[" * 100_000, "nested too deeply"),
         ("a.json", '[{"instruction": "\\ud800", "output": "y"}]', "record 1: 'instruction' has half a character"),
+        ("a.parquet", "PAR1", r"data/prepare.py file .*a\.parquet"),
         ("a.txt", " \n", "empty"),
         ("a.txt", "<|endoftext|>\n<|endoftext|>\n", "no document"),
         ("a.json", '[{"text": "x", "label": ' + "9" * 5000 + "}]", "4300 digits"),
