@@ -27,15 +27,22 @@ from_caller() {
 }
 
 # flags_from_caller WORD...: sets FLAGS to the words, the paths among them made absolute. Which word is a path only the
-# stage knows: an existing file is taken for one, a folder only with a slash (300 and lora are values of flags as well).
+# stage knows: an existing file is taken for one, a folder only with a slash (300 and lora are values of flags as well);
+# what a run is to make need not exist yet.
 flags_from_caller() {
-    local word
+    local word flag='' name  # name: `--flag=`, where the word begins with it
     FLAGS=()
     for word in "$@"; do
-        if [[ -n $word && $word != -* && ! $CALLER -ef $ROOT ]] && [[ $word == */* || -f $CALLER/$word ]]; then
-            word=$(from_caller "$word")
+        name=''
+        [[ $word != --*=* ]] || { flag=${word%%=*} name=${word%%=*}= word=${word#*=}; }
+        if [[ -n $word && $word != [-/]* && ! $CALLER -ef $ROOT ]] && [[ $word == */* || -f $CALLER/$word ]]; then
+            case $flag in
+                --adapter_out | --model_out | --output_dir_name) [[ $word != */* ]] || word=$CALLER/$word ;;
+                *) word=$(from_caller "$word") ;;
+            esac
         fi
-        FLAGS+=("$word")
+        FLAGS+=("$name$word")
+        flag=$word
     done
 }
 

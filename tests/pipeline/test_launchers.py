@@ -220,6 +220,16 @@ def test_flags_that_only_look_like_files_of_the_caller_stay_as_they_are(clone, t
     assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == "lora/train.py lora/../train.sh"
 
 
+def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, tmp_path):
+    (tmp_path / "mine.json").write_text("[]")
+    given = ["--data_path=mine.json", "--lr=1e-3", "--adapter_out", "out/a", "--model_out=out/m"]
+    given += ["--output_dir_name", "r"]
+    done = clone("train.sh", "lora", *given)
+    assert done.calls[0] == (f"lora/train.py --data_path={tmp_path}/mine.json --lr=1e-3 --adapter_out {tmp_path}/out/a "
+                             f"--model_out={tmp_path}/out/m --output_dir_name r")
+    assert clone("train.sh", "lora", *given, cwd=clone.folder).calls[0] == " ".join(["lora/train.py", *given])
+
+
 def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
     assert clone("train.sh").returncode == 0
     done = clone("train.sh", "lora", "--use_lora", "True", "--lora_dim", "8")
