@@ -41,4 +41,5 @@ install requirements.txt
 models=(--base "$base")
 [ ! -e "$full/model.safetensors" ] || models+=(--full "$full")
 [ ! -e "$adapter/adapter_model.safetensors" ] || models+=(--adapters "$adapter")
-exec "$PYTHON" lora/generate.py "${models[@]}" --template plain ${FLAGS[@]+"${FLAGS[@]}"}
+[ ${#models[@]} -gt 2 ] || models+=(--template plain)  # else as the tuned ones were trained
+exec "$PYTHON" lora/generate.py "${models[@]}" ${FLAGS[@]+"${FLAGS[@]}"}

@@ -276,7 +276,7 @@ def test_generate_hands_over_what_there_is(clone):
     assert clone("generate.sh", "--prompt", "a b").calls == [f"lora/generate.py {base} {plain} --prompt a b"]
     assert clone("train.sh").returncode == 0
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
-    assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned} {plain}"]
+    assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned}"]  # each as it was trained
 
 
 def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
