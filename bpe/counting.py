@@ -22,7 +22,7 @@ from bit_masks import PADDING
 from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
-from text_files import Reading, documents, is_jsonl, is_stream, opened
+from text_files import Reading, documents, file_bytes, is_jsonl, is_stream, opened
 from vocabulary import InputError
 from word_table import WordCounter
 
@@ -346,8 +346,7 @@ def _chunks(path: Path, start: int, end: int, cutter: Cutter, reading: Reading) 
 
 def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
     threads = threads or cores()
-    size = sum(map(file_size, paths))
-    parts = min(threads, 1 + size // CHUNK) if pattern in SCANNERS else 1
+    parts = min(threads, 1 + file_bytes(paths) // CHUNK) if pattern in SCANNERS else 1
     runs = file_runs(paths, shard, parts, cutter)
     stop = threading.Event()
 

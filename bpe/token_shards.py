@@ -38,17 +38,17 @@ class Source:
         number = 0  # of the document, over all files
         top, bottom = self.share.as_integer_ratio()
         for path in self.files:
-            before = b""  # the end of the document's last part, where `allowed` may have begun
+            before = b""  # the end of the document so far, where `allowed` may have begun
             for part, ends in documents(path, reading):
                 if ((number + 1) * top // bottom > number * top // bottom) == self.taken:
-                    if closing in before + part:
+                    if closing in part or closing in before + part[: len(closing)]:
                         raise InputError(f"{path}: a document contains {allowed!r}, which must only end documents")
                     yield part + closing if ends else part
                 else:
                     reading.size -= len(part)
                     reading.documents -= ends
                 number += ends
-                before = b"" if ends else (before + part)[-len(closing) :]
+                before = b"" if ends else (before + part[-len(closing) :])[-len(closing) :]
 
 
 def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:

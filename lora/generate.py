@@ -112,7 +112,8 @@ class Panel:
         self.full = dict(zip(names[:count], settings.full, strict=True))
         self.adapters = {name: load_adapter(folder, self.base)
                          for name, folder in zip(names[count:], settings.adapters, strict=True)}
-        for adapter in self.adapters.values():  # now, not when the models before it have answered
+        # now, not when the models before it have answered; hashing the base takes a while, so once for each it may be
+        for adapter in {adapter.base_sha256: adapter for adapter in self.adapters.values()}.values():
             check_base(self.base, adapter)
         self.names = ["base", *names]
         folders = (settings.base, *settings.full, *settings.adapters)

@@ -141,9 +141,11 @@ def read_state(path: Path) -> dict:
     """state.json of a checkpoint folder: step, progress, identity."""
     try:
         state = json.loads((path / "state.json").read_text("utf-8"))
-        return {**state, "progress": state["progress"], "identity": state["identity"]}  # both have to be there
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise damaged(path, error) from None
+    if not isinstance(state, dict) or not {"progress", "identity"} <= state.keys():
+        raise damaged(path, "state.json has no progress and identity")
+    return state
 
 
 def damaged(path: Path, error: Exception | str) -> InputError:

@@ -407,7 +407,7 @@ def load_run(run: Path, dtype=None):
     import checkpoint
     import torch
     from model import GPT
-    from shards import read_manifest, tokenizer_folder
+    from shards import fingerprint, read_manifest, tokenizer_folder
 
     if not (run / "args.json").exists():
         raise InputError(f"{run} is neither a run (no args.json) nor a Hugging Face folder (no config.json)")
@@ -424,8 +424,7 @@ def load_run(run: Path, dtype=None):
     if not (data / "manifest.json").exists():
         return model, None
     manifest = read_manifest(data)
-    encoded = [entry["sha256"][:16] for entry in manifest["shards"].get("train", [])]
-    if encoded != checkpoint.read_state(saved[-1])["identity"]["data"]:
+    if fingerprint(manifest, "train") != checkpoint.read_state(saved[-1])["identity"]["data"]:
         print(f"note: {data} has been encoded anew since {run} was trained, so its tokenizer may be another",
               file=sys.stderr)
         return model, None

@@ -22,7 +22,7 @@ from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_of_memory
 from runlog import RunLog, plain, record
 from sharded import whole
-from shards import Reader, Split, accumulation_steps, check_length, fitting_micro_batch
+from shards import Reader, Split, accumulation_steps, check_length, fingerprint, fitting_micro_batch
 from world import World, claim, exchange_gradients, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
@@ -205,8 +205,7 @@ def identify(settings: Settings, config: GPTConfig, train: Split, validation: Sp
     names = ("sequence", "total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
             **{name: getattr(settings, name) for name in names},
-            "data": [entry["sha256"][:16] for entry in train.entries],
-            "validation": [entry["sha256"][:16] for entry in validation.entries]}
+            "data": fingerprint(train.manifest, "train"), "validation": fingerprint(validation.manifest, "val")}
 
 
 def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) -> Progress:

@@ -181,6 +181,11 @@ def check_fields(where, record, kinds: dict):
             raise InputError(f"{where}: {name} is {str(record[name])[:40]!r}, not {KINDS[kind]}; encode the text again")
 
 
+def fingerprint(manifest: dict, split: str) -> list[str]:
+    """What tells a split's shards from others: the beginnings of their hashes."""
+    return [entry["sha256"][:16] for entry in manifest["shards"].get(split, [])]
+
+
 def tokenizer_folder(manifest: dict) -> Path:
     """Folder of the tokenizer that a manifest names."""
     return DATA / manifest["tokenizer"]
