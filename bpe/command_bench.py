@@ -6,6 +6,7 @@ round, and the median counts. Real texts come from --data. What is missing there
 
 import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -112,8 +113,8 @@ def run(settings: Bench) -> None:
         raise InputError(f"--only {min(unknown)}: the parts are {', '.join(PARTS)}")
     if settings.rounds < 1:
         raise InputError(f"--rounds {settings.rounds}: must be at least 1")
-    if settings.size < 0:
-        raise InputError(f"--size {settings.size}: must be at least 0 (MB; 0 takes all)")
+    if not 0 <= settings.size < math.inf:
+        raise InputError(f"--size {settings.size}: must be a number of MB, or 0 for all")
     if not shutil.which("taskset"):
         raise InputError("bench runs on Linux only: taskset (package util-linux) pins its processes to cores")
     results = json.loads(settings.out.read_text()) if settings.out.exists() else {}

@@ -21,6 +21,7 @@ ATOM = r"""\\(?:[pPN]\{[^}]*\}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\
 REPEATED = re.compile(rf"(?P<atom>{ATOM})(?P<times>\{{(?:\d+,?\d*|,\d+)\}}[+?]?)?", re.DOTALL | re.VERBOSE)
 IN_SET = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[:\^?\w+:\]|&&|.", re.DOTALL)
 FLAGS = re.compile(r"\?([\w-]+)[:)]")
+FUZZY = re.compile(r"\{\s*(?:\d+\s*<=?\s*)?(?:[dise]|\d+[dis])\s*[<+,:}][^}]*\}?")  # `{e<=1}`: with one error or none
 ALIKE = re.compile(r"\\[pP]\{\^?(?!(?i:word|xdigit)\})[\w ]+\}")  # properties that both know under the same name
 
 # What Oniguruma reads otherwise than `regex`, and what both read alike
@@ -66,6 +67,9 @@ def check(pattern: str) -> None:
     compile_pattern(pattern)
     for match in REPEATED.finditer(pattern):
         atom, times = match["atom"], match["times"] or ""
+        fuzzy = FUZZY.match(pattern, match.start()) if atom == "{" else None
+        if fuzzy:
+            _refuse(pattern, fuzzy[0], r"\{ for the character, and name every spelling otherwise")
         flags = FLAGS.match(pattern, match.end()) if atom == "(" else None
         if flags and set(flags[1]) - set("ix-"):
             _refuse(pattern, f"(?{flags[1]}", r"it without; [\s\S] is any character")

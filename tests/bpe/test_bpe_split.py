@@ -177,6 +177,8 @@ def test_rewritten_expressions_split_alike_here_and_in_tokenizers(pattern):
     (r"\pL", r"\\p means"), (r"^a", r"\^ means .* write \\A"), (r"a$|b", r"\$ means"), (r"[a-z&&b]", "&& means"),
     (r"[a[b]]", r"\[ means"), (r"(?s:.)", r"\(\?s means"), (r"(?im)a", r"\(\?im means"), (r"\p{L&}", "L&. means"),
     (r"\p{script=Greek}", "Greek. means"), (r"[[:^digit:]]", "digit:. means"), (r"a{2}?", r"\{2\}\? means"),
+    ("(?:abc){e<=1}", r"\{e<=1\} means"),
+    ("a{2i+1d<=3}b", r"\{2i\+1d<=3\} means"), ("ab{s}", r"\{s\} means"),
 ])  # fmt: skip
 def test_expressions_that_cannot_be_carried_over_are_refused(pattern, message):
     with pytest.raises(InputError, match=message):
@@ -190,7 +192,7 @@ LETTERS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo
     r"(?i:'s|'t|'re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     LETTERS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|\s+""",
-    r"\$\^\\w|[^$^]|[&^]", r"(?<x>a)(?<!b)(?>c)(?-i:d)", GPT2_REGEX, GPT4_REGEX,
+    r"\$\^\\w|[^$^]|[&^]|{x}", r"(?<x>a)(?<!b)(?>c)(?-i:d)", GPT2_REGEX, GPT4_REGEX,
 ], ids=["llama 3", "o200k", "deepseek", "escaped", "groups", "gpt2", "gpt4"])  # fmt: skip
 def test_expressions_that_both_engines_read_alike_are_taken(pattern):
     check(pattern)
