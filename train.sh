@@ -19,6 +19,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/setup.sh"
 NAME=stories NAMED='' TEXT='' INSTRUCTIONS='' FORCE='' STAGE='' FLAGS=()
 while [ $# -gt 0 ]; do
     case $1 in
+        --name=* | --text=* | --instructions=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" ;;
+    esac
+    case $1 in
         -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' train.sh; exit 0 ;;
         --force) FORCE=1 ;;
         --name | --text | --instructions)
