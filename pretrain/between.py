@@ -64,18 +64,21 @@ class Between:
             self.samples(progress)
 
     def finish(self, progress, trained: bool):
-        """At the end of the run: what the intervals have not just done, and the export.
+        """At the end of the run: what this step does not have yet, and the export.
 
         Not `trained`: the command of a finished run is repeated, or that of one which a signal stopped in its last
         step; this one has the checkpoint alone, without a validation loss.
         """
         settings, step = self.settings, progress.step
-        if trained or progress.evaluated != step:
-            self.evaluate(progress)
-            for every, action in ((settings.save_every, self.save), (settings.choices_every, self.choices),
-                                  (settings.sample_every, self.samples)):
-                if not (trained and due(step, every)):
-                    action(progress)
+        save = progress.evaluated != step or (trained and not due(step, settings.save_every))
+        self.evaluate(progress)
+        if save:
+            self.save(progress)
+        scored, sampled = self.world.sum(*self.log.has(step))  # by what the main process finds in its files
+        if not scored:
+            self.choices(progress)
+        if not sampled:
+            self.samples(progress)
         if settings.export:
             from convert import export
 

@@ -5,6 +5,7 @@ Started by model.py. Shapes: B micro_batch, T tokens of a sequence.
 
 import contextlib
 import dataclasses
+import errno
 import gc
 import math
 import signal
@@ -23,7 +24,7 @@ from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_
 from runlog import RunLog, plain, record
 from sharded import whole
 from shards import Reader, Split, accumulation_steps, check_length, fingerprint, fitting_micro_batch
-from world import World, claim, exchange_gradients, peak_flops, provenance
+from world import World, claim, exchange_gradients, lost_process, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
 
@@ -48,15 +49,22 @@ def main(settings: Settings) -> int:
     try:
         check(settings)
         world = World(settings.device, settings.dtype, settings.threads, settings.timeout)
-        with world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext):
-            stopped_by = train(settings, world)
+        lock = world.agree(claim, settings.out) if world.main else world.agree(contextlib.nullcontext)
+        with lock, contextlib.ExitStack() as at_end:
+            stopped_by = train(settings, world, at_end)
         status = 128 + stopped_by if stopped_by else 0
     except (InputError, OSError, NotFiniteError) as error:
         if settings.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        full = getattr(error, "errno", None) == errno.ENOSPC
+        print(f"error: {error}" + (f"; make room for {settings.out}, then the same command goes on from the newest "
+                                   "checkpoint" if full else ""), file=sys.stderr)
         status = 3 if isinstance(error, NotFiniteError) else 2
     except RuntimeError as error:
+        if lost_process(error) and not settings.debug:
+            time.sleep(2)  # it is the other that failed first, as torchrun shall see as well
+            print(f"error: process {world.rank} lost another one, whose own message tells why", file=sys.stderr)
+            return 2
         if settings.debug or not out_of_memory(error):
             raise
         print(f"error: out of memory: {str(error).splitlines()[0]} Lower --micro_batch (--total_batch stays, in more "
@@ -67,7 +75,7 @@ def main(settings: Settings) -> int:
     return status
 
 
-def train(settings: Settings, world: World) -> int:
+def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int:
     """The run; returns the number of the signal that ended it early, or 0."""
     train_split, val_split = (world.agree(Split, settings.data, name) for name in ("train", "val"))
     for split in (train_split, val_split):
@@ -97,6 +105,7 @@ def train(settings: Settings, world: World) -> int:
     flops = model.flops_per_token(train_split.document_length(T) if config.document_mask else T)
     peak = peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
     log = world.agree(RunLog, settings.out, first_step, settings.max_steps or None, world.main)
+    at_end.callback(log.close)  # whatever ends the run
     log.say(description(settings, world, model, train_split, accumulation, T, flops, peak))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
     made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
@@ -184,7 +193,6 @@ def train(settings: Settings, world: World) -> int:
 
     if not stopped_by:
         between.finish(progress, progress.step > first_step)
-    log.close()
     return stopped_by
 
 
@@ -202,9 +210,9 @@ def with_data(config: GPTConfig, split: Split) -> GPTConfig:
 
 def identify(settings: Settings, config: GPTConfig, train: Split, validation: Split) -> dict:
     """What must be the same when a run is continued."""
-    names = ("sequence", "total_batch", "curriculum", "optimizer", "seed")
+    names = ("total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
-            **{name: getattr(settings, name) for name in names},
+            "sequence": settings.sequence or config.block_size, **{name: getattr(settings, name) for name in names},
             "data": fingerprint(train.manifest, "train"), "validation": fingerprint(validation.manifest, "val")}
 
 

@@ -6,6 +6,7 @@ import math
 import os
 import re
 import sys
+import threading
 from pathlib import Path
 
 from checkpoint import write_text
@@ -34,6 +35,7 @@ class RunLog:
             later = (m.start() for m in re.finditer(r"^--- step (\d+)$", text, re.MULTILINE) if int(m[1]) > first_step)
             write_text(samples, text[:next(later, None)])
         self.file, self.unwritten = self.metrics.open("a", encoding="utf-8"), None
+        threading.excepthook = told_later
         self.board = SummaryWriter(str(folder), purge_step=first_step + 1, flush_secs=10)
         self.bar = tqdm(total=last_step, initial=first_step, unit="step", dynamic_ncols=True, smoothing=0.05,
                         mininterval=0.2 if sys.stderr.isatty() else 10.0)
@@ -66,6 +68,15 @@ class RunLog:
             self.write(step, seconds, **values)
             self.unwritten = None
 
+    def has(self, step: int) -> tuple[bool, bool]:
+        """Whether the files hold a score of choices, and samples, of this step."""
+        if not self.active:
+            return False, False
+        lines = self.metrics.read_text("utf-8").splitlines()
+        samples = self.folder / "samples.txt"
+        return (any("choices_" in line and step_of(line) == step for line in lines),
+                samples.exists() and f"--- step {step}\n" in samples.read_text("utf-8"))
+
     def say(self, text: str):
         """A line for the reader, above the bar."""
         if self.active:
@@ -82,10 +93,16 @@ class RunLog:
     def close(self):
         """Flush and close."""
         if self.active:
-            self.write_step()
             self.bar.close()
+            self.write_step()
             self.board.close()
             self.file.close()
+
+
+def told_later(failure):
+    """Say nothing of an OSError in TensorBoard's thread, as of a full disk: its next call here raises it again."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def step_of(line: str) -> float:

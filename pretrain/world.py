@@ -112,6 +112,11 @@ class World:
             time.sleep(0.1)  # FSDP's caches hold it still: time for the threads to let go of the last tensors
 
 
+def lost_process(error: RuntimeError) -> bool:
+    """Whether an exchange failed because another process has ended (Gloo, NCCL)."""
+    return isinstance(error, dist.DistError) or re.search("Connection (closed|reset) by peer", str(error)) is not None
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS: all

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+import resource
 import shutil
 import signal
 import time
@@ -100,6 +102,23 @@ def test_one_process_dies(data, tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert time.time() - began < 60
+    assert workers(settings.out) == []
+
+
+def test_one_process_cannot_write(data, tmp_path):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
+    process = start(settings, 2)
+    while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    for pid in workers(settings.out):
+        if b"RANK=0" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):  # the one that writes the files
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, 1))
+    _, errors = process.communicate(timeout=60)
+    assert "\nerror: [Errno 27] File too large\n" in errors  # not behind the progress bar
+    assert "\nerror: process 1 lost another one, whose own message tells why\n" in errors
+    assert "]: Traceback" not in errors  # torchrun's own has no rank before it
+    assert re.search(r"Root Cause.*rank +: 0 ", errors, re.DOTALL)
     assert workers(settings.out) == []
 
 

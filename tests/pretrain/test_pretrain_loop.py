@@ -1,6 +1,7 @@
 """The command in one process: losses that must not change, refusals, what it writes, side effects it must not have."""
 
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -368,6 +369,42 @@ def test_repeating_a_finished_run_leaves_it_alone(words, tmp_path, capsys):
     assert "step 3 was the last of this run" in text
     assert contents() == before
     assert (tmp_path / "export" / "model.safetensors").exists()
+
+
+def test_a_full_disk_says_what_to_do(data, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(RunLog, "write_step", full)
+    status, text = main(tiny_settings(data, tmp_path / "run"), capsys)
+    assert status == 2
+    assert text.splitlines()[-1] == ("error: [Errno 28] No space left on device; make room for "
+                                     f"{tmp_path / 'run'}, then the same command goes on from the newest checkpoint")
+
+
+def test_the_default_length_may_be_given_by_name(data, tmp_path, capsys):
+    settings = tiny_settings(data, tmp_path / "run", max_steps=2)
+    assert main(settings, capsys)[0] == 0
+    more = dataclasses.replace(settings, max_steps=4, sequence=settings.model.block_size)
+    assert main(more, capsys)[0] == 0
+    assert max(metrics(settings.out)) == 4
+
+
+@pytest.mark.parametrize("every", [0, 3])
+def test_a_finished_run_gets_what_it_lacks_once(words, tmp_path, capsys, monkeypatch, every):
+    settings = tiny_settings(words / "data", tmp_path / "run", max_steps=3, save_every=every, choices_every=every,
+                             sample_every=every)
+    assert main(settings, capsys)[0] == 0
+    more = dataclasses.replace(settings, choices=words / "choices.jsonl", prompt="1 2")
+    with monkeypatch.context() as patch:  # as if it were killed while it scores
+        patch.setattr(hellaswag, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.main(more)
+    for _ in range(2):
+        assert main(more, capsys)[0] == 0
+        assert (settings.out / "metrics.jsonl").read_text().count("choices_acc_norm") == 1
+        assert (settings.out / "samples.txt").read_text().count("--- step 3\n") == 2  # one for each of its two
+    assert list(metrics(settings.out, "val_loss")) == [0, 3]
 
 
 def test_a_run_stopped_in_its_last_step_is_finished_once(data, tmp_path, capsys, monkeypatch):
