@@ -11,7 +11,7 @@ scores again.
 
 Memory of a training step (bytes), in this project's layout: fp32 parameters, gradients and optimizer state; a cast copy
 of the weights where the forward pass runs in bf16; and what the backward pass needs, kept with one kernel per operation
-and attention that never writes its scores (flash). A CPU makes activations again, in bf16 keeps attention's weights.
+and attention that never writes its scores (flash). A CPU makes activations again and keeps attention's weights.
 
 Shapes: B sequences, T tokens of each, C channels, H query heads, K key-value heads, D head size, V padded vocabulary.
 """

@@ -35,7 +35,7 @@ def attention(q, k, v, mask=None) -> torch.Tensor:
     if on_cpu:  # its kernels have no grouped form
         k, v = repeat_heads(k, H), repeat_heads(v, H)
         wanted = torch.is_grad_enabled() if mask is None else not boolean
-        if wanted and eager_cpu(q) and q.dtype == torch.bfloat16 and T == S > 1:
+        if wanted and eager_cpu(q) and T == S > 1:
             return CausalAttention.apply(q, k, v, mask)
     if mask is not None and not boolean:
         mask = visible_from(mask)
@@ -61,7 +61,7 @@ def repeat_heads(x: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 class CausalAttention(torch.autograd.Function):
-    """Training on a CPU in bf16: matrix products as PyTorch has them, softmax in place by a compiled loop.
+    """Training on a CPU: matrix products as PyTorch has them, softmax in place by a compiled loop.
 
     Forward and backward take half the time of PyTorch's fused kernel at T = 256 (NOTES.md). Heads and sequences are one
     dimension here, N = B x H. With `starts` (B, T), the first key of each query, keys before a block's are not read.
