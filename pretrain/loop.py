@@ -18,6 +18,7 @@ import checkpoint
 import numpy as np
 import torch
 from between import Between
+from malloc import return_freed_memory
 from model import GPT
 from optim import learning_rate_scale, make_optimizers
 from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_of_memory
@@ -135,6 +136,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
         signal.signal(number, lambda received, _: stop.append(received))
     gc.collect()
     gc.freeze()  # nothing made so far will ever be garbage
+    return_freed_memory()
 
     if first_step and finished(settings, progress):
         log.say(f"step {first_step:,} was the last of this run: nothing is left to train")

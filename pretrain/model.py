@@ -13,6 +13,9 @@ V vocabulary.
 """
 
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
+    from malloc import restart_without_caches
+
+    restart_without_caches()
     from presets import parse, run_command
 
     def train(settings):

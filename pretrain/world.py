@@ -1,6 +1,5 @@
 """The processes of a run, as torchrun starts them, and the machine under them."""
 
-import ctypes
 import datetime
 import fcntl
 import gc
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.distributed.nn  # before there is a group: its functions' defaults would keep the group for ever
+from malloc import keep_freed_memory
 from presets import InputError
 from torch.nn.parallel import DistributedDataParallel
 
@@ -128,14 +128,6 @@ def prepare_loops(device: torch.device | str, dtype: torch.dtype):
         import kernel_cache
 
         kernel_cache.prepare(dtype)
-
-
-def keep_freed_memory():
-    """Let malloc keep what is freed: what a step gives back, the next would ask the system for, page by page."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc; the numbers are from its malloc.h
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never shrink the heap
 
 
 def exchange_gradients(network, on: bool):
