@@ -27,9 +27,9 @@ def test_the_program_starts_again_as_it_was_called(chosen):
 
 
 HOLES = """
-import malloc
+import malloc, os
 def held():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20  # MB
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20  # MB
 malloc.keep_freed_memory()
 blocks = [b"x" * 2**20 for _ in range(100)]
 before = held()
