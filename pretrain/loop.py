@@ -62,7 +62,7 @@ def main(settings: Settings) -> int:
                                    "checkpoint" if full else ""), file=sys.stderr)
         status = 3 if isinstance(error, NotFiniteError) else 2
     except RuntimeError as error:
-        if lost_process(error) and not settings.debug:
+        if world is not None and lost_process(error) and not settings.debug:
             time.sleep(2)  # it is the other that failed first, as torchrun shall see as well
             print(f"error: process {world.rank} lost another one, whose own message tells why", file=sys.stderr)
             return 2

@@ -15,7 +15,8 @@ def restart_without_caches():
     neither of them: a tenth of a run's peak. Where there is an NVIDIA GPU tensors lie elsewhere, and the cache stays.
     """
     on_cpu = sys.platform == "linux" and not os.path.exists("/dev/nvidiactl")
-    if on_cpu and sys.executable and "GLIBC_TUNABLES" not in os.environ:
+    called = bool(sys.executable) and sys.argv[0] in sys.orig_argv  # and not run by another program, within it
+    if on_cpu and called and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 

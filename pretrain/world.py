@@ -114,7 +114,7 @@ class World:
 
 def lost_process(error: RuntimeError) -> bool:
     """Whether an exchange failed because another process has ended (Gloo, NCCL)."""
-    return isinstance(error, dist.DistError) or re.search("Connection (closed|reset) by peer", str(error)) is not None
+    return isinstance(error, dist.DistBackendError) or "by peer" in str(error)
 
 
 def available_cores() -> int:

@@ -26,6 +26,13 @@ def test_the_program_starts_again_as_it_was_called(chosen):
     assert text == f"{process.pid} {chosen or 'glibc.malloc.tcache_count=0'} ['--out', 'a b']\n"
 
 
+def test_a_program_that_runs_it_is_not_started_again(monkeypatch):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(sys, "argv", ["model.py"])  # as runpy does
+    malloc.restart_without_caches()
+    assert "GLIBC_TUNABLES" not in os.environ
+
+
 HOLES = """
 import malloc, os
 def held():
