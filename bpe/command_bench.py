@@ -114,7 +114,7 @@ def run(settings: Bench) -> None:
     if settings.rounds < 1:
         raise InputError(f"--rounds {settings.rounds}: must be at least 1")
     if not 0 <= settings.size < math.inf:
-        raise InputError(f"--size {settings.size}: must be a number of MB, or 0 for all")
+        raise InputError(f"--size {settings.size}: must be at least 0 and finite (MB; 0 takes all)")
     if not shutil.which("taskset"):
         raise InputError("bench runs on Linux only: taskset (package util-linux) pins its processes to cores")
     results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
