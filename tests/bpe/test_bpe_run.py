@@ -273,6 +273,7 @@ def test_the_seed_s_own_table(tmp_path):
         (("bench", "--only", "nothing"), "train_english"),
         (("bench", "--rounds", "0"), "--rounds 0: must be at least 1"),
         (("bench", "--size", "-1"), "--size -1.0: must be at least 0"),
+        (("bench", "--size", "inf"), "--size inf: must be at least 0 and finite"),
         (("train", "text.txt", "--out", "x", "--pattern", "gpt-4"), "'gpt-4' is none of gpt2, gpt4 and none"),
         (("encode", "--text", "a", "--tokenizer", "my tokenizer", "--pattern", "gpt4"), "splits by 'gpt2'"),
         (("decode", "1", "--special_tokens", "<|pad|>"), "gpt2 has the special tokens: <|endoftext|>"),
