@@ -226,7 +226,9 @@ def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) 
     if settings.resume == "never":
         raise InputError(f"{settings.out} holds a run; --resume auto continues it, or choose another --out")
     state = checkpoint.read_state(saved[-1])
-    changed = checkpoint.differences(state["identity"], identity)
+    saved_as = state["identity"]
+    saved_as["sequence"] = saved_as["sequence"] or saved_as["model.block_size"]  # 0 in checkpoints of earlier code
+    changed = checkpoint.differences(saved_as, identity)
     if changed:
         raise InputError(f"cannot continue {saved[-1]} with other settings; choose another --out. Saved -> now:\n  "
                          + "\n  ".join(changed))
