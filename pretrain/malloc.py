@@ -22,7 +22,7 @@ def restart_without_caches():
 
 
 def keep_freed_memory():
-    """What a step gives back, the next would ask the system for, page by page."""
+    """Let malloc keep what is freed: what a step gives back, the next would ask the system for, page by page."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # the numbers are from glibc's malloc.h
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block

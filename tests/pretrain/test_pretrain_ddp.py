@@ -91,12 +91,18 @@ def kill_workers(out):
         time.sleep(0.01)
 
 
-def test_one_process_dies(data, tmp_path):
+def endless_run(data, tmp_path):
+    """Settings and process of a run of two, some steps after its start."""
     settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
     process = start(settings, 2)
     while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
         assert process.poll() is None
         time.sleep(0.01)
+    return settings, process
+
+
+def test_one_process_dies(data, tmp_path):
+    settings, process = endless_run(data, tmp_path)
     os.kill(max(workers(settings.out)), signal.SIGKILL)
     began = time.time()
     process.communicate(timeout=60)
@@ -106,11 +112,7 @@ def test_one_process_dies(data, tmp_path):
 
 
 def test_one_process_cannot_write(data, tmp_path):
-    settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
-    process = start(settings, 2)
-    while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
+    settings, process = endless_run(data, tmp_path)
     for pid in workers(settings.out):
         if b"RANK=0" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):  # the one that writes the files
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, 1))
@@ -123,11 +125,7 @@ def test_one_process_cannot_write(data, tmp_path):
 
 
 def test_a_signal_to_all_processes(data, tmp_path):
-    settings = tiny_settings(data, tmp_path / "run", max_steps=100_000, save_every=0, eval_every=0)
-    process = start(settings, 2)
-    while not (settings.out / "metrics.jsonl").exists() or len(metrics(settings.out)) < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
+    settings, process = endless_run(data, tmp_path)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     last = max(metrics(settings.out))
