@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by train.sh, generate.sh and test.sh: sets ROOT and PYTHON, and installs what is missing.
+# Sourced by train.sh, generate.sh and test.sh: goes to ROOT, this folder; use_python sets PYTHON, install what it lacks.
 #   PYTHON=/path/to/python bash train.sh   uses that interpreter as it is and installs nothing
 #   an active virtual environment          is used, and gets the requirements
 #   neither                                makes .venv beside this file
@@ -11,7 +11,7 @@ cd -- "$ROOT" || exit 1
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
-sha256() { if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi; }  # macOS has the latter
+if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi  # macOS has the latter
 
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" TOKENIZERS_PARALLELISM=false
@@ -35,10 +35,11 @@ flags_from_caller() {
     for word in "$@"; do
         name=''
         [[ $word != --*=* ]] || { flag=${word%%=*} name=${word%%=*}= word=${word#*=}; }
-        if [[ -n $word && $word != [-/]* && ! $CALLER -ef $ROOT ]] && [[ $word == */* || -f $CALLER/$word ]]; then
+        if [[ -n $word && $word != [-/]* && ! $CALLER -ef $ROOT ]]; then
             case $flag in
-                --adapter_out | --model_out | --output_dir_name) [[ $word != */* ]] || word=$CALLER/$word ;;
-                *) word=$(from_caller "$word") ;;
+                --adapter_out | --model_out) word=$CALLER/$word ;;
+                --output_dir_name) [[ $word != */* ]] || word=$CALLER/$word ;;
+                *) [[ $word != */* && ! -f $CALLER/$word ]] || word=$(from_caller "$word") ;;
             esac
         fi
         FLAGS+=("$name$word")
@@ -57,21 +58,25 @@ use_python() {
     else
         PYTHON=$ROOT/.venv/bin/python
         if ! "$PYTHON" -c '' 2>/dev/null; then
-            python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+            recent python3 ||
                 die "Python 3.11 or newer is needed as python3; or make the environment with one: /path/to/python3 -m venv '$ROOT/.venv'"
             say "making .venv"
             python3 -m venv --clear "$ROOT/.venv" || die "python3 -m venv failed; on Debian: apt-get install python3-venv"
         fi
     fi
+    recent "$PYTHON" || die "$PYTHON is no Python 3.11 or newer; deactivate its environment, or name another: PYTHON=..."
     export PYTHON
 }
+
+# recent PYTHON: whether this interpreter runs and is new enough.
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 # install FILE: the requirements in FILE, unless this environment has had exactly these.
 install() {
     [ -z "${KEEP_AS_IS:-}" ] || return 0
     local stamp want
     stamp=$("$PYTHON" -c 'import sys; print(sys.prefix)')/.installed-$(basename "$1")
-    want=$(cat "$ROOT"/requirements*.txt | sha256)
+    want=$(cat "$ROOT"/requirements*.txt | "${SHA256[@]}")
     [ "$(cat "$stamp" 2>/dev/null)" != "$want" ] || return 0
     say "installing $1 (once; PyTorch is the large one)"
     "$PYTHON" -m pip --version >/dev/null 2>&1 || "$PYTHON" -m ensurepip >/dev/null || true  # making .venv was stopped

@@ -54,7 +54,7 @@ instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/run
 choices=data/choices/$NAME.jsonl
 
 # step STEP OUTPUT [INPUT...] -- COMMAND...: runs COMMAND, unless the same COMMAND has already made OUTPUT from the same
-# INPUT files, compared by content. The run folder of an interrupted COMMAND is kept for it to continue in;
+# INPUT files, compared by name and content. The run folder of an interrupted COMMAND is kept for it to continue in;
 # that of another COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
 step() {
     local name=$1 output=$2 inputs=() stamp key before aside='' status
@@ -66,7 +66,8 @@ step() {
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    key=$({ printf '%s\n' "$@"; find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec cat {} +; } | sha256)
+    key=$({ printf '%s\n' "$@"
+        find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort; } | "${SHA256[@]}")
     before=$(cat "$stamp" 2>/dev/null || true)
     if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$before" = "done $key" ]; then
         say "$name: up to date ($output)"
@@ -142,7 +143,7 @@ lora() {
         "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
         return
     fi
-    [ -e "$base/model.safetensors" ] || die "there is no base model $base to fine-tune; make it with: bash train.sh pretrain"
+    [ -e "$base/model.safetensors" ] || die "there is no base model $base to fine-tune; make it with: bash train.sh ${NAMED:+--name $NAME }pretrain"
     if [ ! -e "${instructions}_train.json" ]; then
         say "lora: no instructions for '$NAME'; give some with --instructions FILE"
         return
@@ -152,7 +153,7 @@ lora() {
         --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
     # So small a model gains nothing from a second core: the full fine-tuning runs beside the adapter's, half the cores
     # each, in a process group of its own. What ends this script ends it too, after it has saved its state.
-    threads=$((($(getconf _NPROCESSORS_ONLN) + 1) / 2))
+    threads=$((($(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) + 1) / 2))  # macOS has no nproc
     mkdir -p "${log%/*}"
     say "full: beside lora; what it says goes to $log"
     set -m

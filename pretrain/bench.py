@@ -68,7 +68,7 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
         process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
     began, marks, steps = time.monotonic(), [], []
     try:
-        while not marks or len(marks) < 2:
+        while len(marks) < 2:
             time.sleep(0.2)
             pid, _, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
@@ -285,6 +285,14 @@ def summary(results: dict) -> str:
     return "\n".join(lines)
 
 
+def earlier_results(path: Path) -> dict:
+    """What earlier calls measured, by case; InputError where the file is none of this script's."""
+    try:
+        return json.loads(path.read_text("utf-8")) if path.exists() else {}
+    except ValueError:
+        raise InputError(f"--out {path} holds no results of this script; name another file") from None
+
+
 def main(settings: Settings):
     """Run the cases one after the other; each result is on the disk before the next begins."""
     if settings.list:
@@ -299,9 +307,10 @@ def main(settings: Settings):
     unknown = set(settings.only) - set(CASES)
     if unknown:
         raise InputError(f"--only {' '.join(sorted(unknown))}: there are {', '.join(CASES)}")
-    results = json.loads(settings.out.read_text()) if settings.out.exists() else {}
+    results = earlier_results(settings.out)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     cases = settings.only or CASES
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, which ends what was started
     runs = {case: [] for case in cases}
     for case in [*cases] * settings.rounds:
         with tempfile.TemporaryDirectory(prefix="pretrain_bench_") as folder:

@@ -171,7 +171,7 @@ def recover(folder: Path):
 
 def prune(folder: Path, keep: int, best: str | None):
     """Delete all but the last `keep` and the best; and what a crash left half-written."""
-    for path in [*listing(folder)[:-keep], *folder.glob("*.tmp")]:
+    for path in [*folder.glob("*.tmp"), *listing(folder)[:-keep]]:
         if path.name != best:
             trash = path.with_suffix(".tmp")  # a half-deleted folder must not look complete
             path.rename(trash)

@@ -121,7 +121,7 @@ class Check:
             with tempfile.TemporaryDirectory() as scratch:
                 try:
                     row = training_speed(who, (*layers, B), T, self.settings, Path(scratch), self.device, not self.tiny)
-                except RuntimeError as error:  # out of memory, say; the other batches may still fit
+                except (InputError, RuntimeError) as error:  # out of memory, say; the other batches may still fit
                     row = {"failed": str(error)[-600:]}
             if "tokens_per_s" in row:
                 row["mfu"] = round(row["tokens_per_s"] * per_token / PEAK, 4)
@@ -297,6 +297,7 @@ def main(settings: Settings):
         raise OutOfTime(f"stopped, because the --budget of {settings.budget:.0f} s is over")
 
     signal.signal(signal.SIGALRM, stop)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, which ends what was started
     failed = []
     for name in settings.only:
         if not check.enough(name, NEEDED[name]):
@@ -304,7 +305,7 @@ def main(settings: Settings):
         try:
             signal.setitimer(signal.ITIMER_REAL, check.left())
             getattr(check, name)()
-        except (RuntimeError, OSError, ImportError, subprocess.SubprocessError, OutOfTime) as error:
+        except (Exception, OutOfTime) as error:
             failed.append(name)
             check.note(f"{name}_failed", str(error)[-2000:])
         finally:

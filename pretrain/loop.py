@@ -25,7 +25,7 @@ from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_
 from runlog import RunLog, plain, record
 from sharded import whole
 from shards import Reader, Split, accumulation_steps, check_length, fingerprint, fitting_micro_batch
-from world import World, claim, exchange_gradients, lost_process, peak_flops, provenance
+from world import World, claim, exchange_gradients, failed_exchange, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
 
@@ -62,9 +62,10 @@ def main(settings: Settings) -> int:
                                    "checkpoint" if full else ""), file=sys.stderr)
         status = 3 if isinstance(error, NotFiniteError) else 2
     except RuntimeError as error:
-        if world is not None and lost_process(error) and not settings.debug:
-            time.sleep(2)  # it is the other that failed first, as torchrun shall see as well
-            print(f"error: process {world.rank} lost another one, whose own message tells why", file=sys.stderr)
+        exchange = failed_exchange(error)
+        if world is not None and exchange and not settings.debug:
+            time.sleep(10)  # it is the other that failed first: torchrun shall see that, and end this one
+            print(f"error: process {world.rank} {exchange}", file=sys.stderr)
             return 2
         if settings.debug or not out_of_memory(error):
             raise
@@ -103,6 +104,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
     progress = world.agree(restore, folder, settings, identity, model, optimizers)
     first_step = progress.step
+    world.agree(same_step, first_step, world.sum(first_step)[0] / world.size)
     flops = model.flops_per_token(train_split.document_length(T) if config.document_mask else T)
     peak = peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
     log = world.agree(RunLog, settings.out, first_step, settings.max_steps or None, world.main)
@@ -234,6 +236,12 @@ def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) 
                          + "\n  ".join(changed))
     checkpoint.load(saved[-1], model, optimizers)
     return Progress(**state["progress"])
+
+
+def same_step(step: int, mean: float):
+    """Refuse a start from different steps: nodes with a disk each find, or lack, checkpoints of their own."""
+    if step != mean:
+        raise InputError("the processes found different checkpoints; --out must be one folder that every node sees")
 
 
 def fraction(settings: Settings, progress: Progress, seconds: float) -> float:

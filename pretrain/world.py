@@ -19,9 +19,9 @@ from malloc import keep_freed_memory
 from presets import InputError
 from torch.nn.parallel import DistributedDataParallel
 
-# Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s.
-PEAK_TFLOPS = {"H200": 989, "GH200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121,
-               "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
+# Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s (V100: fp16).
+PEAK_TFLOPS = {"H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362,
+               "L4": 121, "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
 
 
 class World:
@@ -41,6 +41,10 @@ class World:
                 raise InputError(f"{local_size} processes per node are more than its {torch.cuda.device_count()} GPUs")
             device = f"cuda:{local_rank}"
         self.device = torch.device(device)
+        if self.device.type == "cuda" and self.device.index >= torch.cuda.device_count():
+            raise InputError(f"--device {device}: PyTorch sees {torch.cuda.device_count()} GPUs, the first is cuda:0")
+        if self.device.type == "cuda" and self.device.index != local_rank and self.size > 1:
+            raise InputError(f"--device {device}: one GPU for {self.size} processes; --device cuda gives each its own")
         self.dtype = choose_dtype(dtype, self.device)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -89,14 +93,16 @@ class World:
         if fsdp:
             if self.size == 1:
                 raise InputError("--fsdp splits a model over processes; start with torchrun --nproc_per_node 2 or more")
+            from torch.distributed.device_mesh import init_device_mesh
             from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
             # the model casts its activations itself; the rotary tables among the blocks' inputs stay fp32
             policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32,
                                           cast_forward_inputs=False)
+            mesh = init_device_mesh(self.device.type, (self.size,))  # the default is GPUs, where there are some
             for block in model.transformer["h"]:
-                fully_shard(block, mp_policy=policy)
-            return fully_shard(model, mp_policy=policy)
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+            return fully_shard(model, mesh=mesh, mp_policy=policy)
         if self.size > 1:
             known = inspect.signature(DistributedDataParallel).parameters
             buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # torch < 2.13
@@ -112,9 +118,13 @@ class World:
             time.sleep(0.1)  # FSDP's caches hold it still: time for the threads to let go of the last tensors
 
 
-def lost_process(error: RuntimeError) -> bool:
-    """Whether an exchange failed because another process has ended (Gloo, NCCL)."""
-    return isinstance(error, dist.DistBackendError) or "by peer" in str(error)
+def failed_exchange(error: RuntimeError) -> str | None:
+    """What to say where an exchange between the processes failed (Gloo, NCCL); None for any other error."""
+    if "Timed out waiting" in str(error):
+        return "waited for another one in vain; it hangs, or --timeout is less than it needs"
+    if isinstance(error, dist.DistBackendError):  # also for what is the matter here: the network, a driver
+        return f"lost another one, whose own message tells why; NCCL's is: {error}"
+    return "lost another one, whose own message tells why" if "by peer" in str(error) else None
 
 
 def available_cores() -> int:
@@ -131,11 +141,12 @@ def prepare_loops(device: torch.device | str, dtype: torch.dtype):
 
 
 def exchange_gradients(network, on: bool):
-    """Whether the next backward pass exchanges gradients between the processes; to be set before its forward pass."""
+    """Whether the next backward pass exchanges gradients between the processes; to be set before its forward pass.
+
+    FSDP2 always does: until it has, each process holds the gradients of the whole model.
+    """
     if hasattr(network, "require_backward_grad_sync"):  # DDP
         network.require_backward_grad_sync = on
-    elif hasattr(network, "set_requires_gradient_sync"):  # FSDP2
-        network.set_requires_gradient_sync(on)
 
 
 def claim(folder: Path):

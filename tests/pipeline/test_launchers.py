@@ -101,6 +101,29 @@ def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
     assert len(clone("train.sh", "--force").calls) == 11
 
 
+def test_a_renamed_input_makes_what_follows_anew(clone):
+    texts = clone.folder / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("some text")
+    words = ("train.sh", "--name", "mine", "--text", str(texts), "bpe")
+    assert clone(*words).calls[0].startswith("data/prepare.py file")
+    assert scripts(clone(*words)) == ["data/summary.py mine"]
+    (texts / "a.txt").rename(texts / "a.jsonl")
+    assert clone(*words).calls[0].startswith("data/prepare.py file")
+
+
+def test_advice_keeps_the_name(clone):
+    done = clone("train.sh", "--name", "mine", "lora")
+    assert (done.returncode, done.stderr) == (2, "error: there is no base model data/models/mine to fine-tune; "
+                                                 "make it with: bash train.sh --name mine pretrain\n")
+
+
+def test_an_environment_that_is_gone_is_named(clone, tmp_path):
+    done = clone("train.sh", PYTHON="", VIRTUAL_ENV=str(tmp_path / "gone"))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {tmp_path}/gone/bin/python is no Python 3.11 or newer; ")
+
+
 def test_an_interrupted_run_continues_in_its_folder_and_another_one_does_not(clone):
     run = clone.folder / "data/runs/pretrain/stories"
     assert clone("train.sh", FAIL_AT="pretrain/model.py", FAIL_WITH="130").returncode == 130
@@ -330,7 +353,8 @@ def test_tools_that_macos_lacks_are_not_needed(clone, tmp_path):
     for name in names.split():
         (tools / name).symlink_to(shutil.which(name))
     shasum = tools / "shasum"
-    shasum.write_text(f'#!/bin/bash\n[ "$*" = "-a 256" ] && exec {shutil.which("sha256sum") or "shasum -a 256"}\n')
+    real = shutil.which("sha256sum") or "shasum -a 256"
+    shasum.write_text(f'#!/bin/bash\n[ "$1 $2" = "-a 256" ] && exec {real} "${{@:3}}"\n')
     shasum.chmod(0o755)
     for _ in range(2):
         done = clone("train.sh", PATH=str(tools))

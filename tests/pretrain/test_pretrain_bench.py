@@ -90,4 +90,8 @@ def test_refusals(tmp_path):
         assert failed.returncode == 2
         assert message in failed.stderr
         assert "Traceback" not in failed.stderr
+    (tmp_path / "x.json").write_text("{ half")
+    failed = run("--only", "generation", "--out", tmp_path / "x.json")
+    assert (failed.returncode, failed.stderr) == (
+        2, f"error: --out {tmp_path}/x.json holds no results of this script; name another file\n")
     assert "loss_gpt2_0.002" in run("--list").stdout.split()

@@ -93,7 +93,9 @@ except OSError as error:
 def test_pruning_keeps_the_last_and_the_best(tmp_path):
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"step_{step:08d}").mkdir()
-    (tmp_path / "step_00000006.tmp").mkdir()
+    for name in ("step_00000001.tmp", "step_00000006.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
     checkpoint.prune(tmp_path, keep=2, best="step_00000002")
     assert [path.name for path in checkpoint.listing(tmp_path)] == [f"step_{n:08d}" for n in (2, 4, 5)]
     assert len(os.listdir(tmp_path)) == 3

@@ -29,7 +29,7 @@ def alone(data, tmp_path_factory):
     return metrics(settings.out), metrics(settings.out, "val_loss"), metrics(settings.out, "norm")
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_the_same_losses_for_any_number_of_processes(data, alone, tmp_path, processes):
     settings = tiny_settings(data, tmp_path / "run")
     run(settings, processes)
@@ -152,6 +152,7 @@ def test_a_time_budget_ends_all_processes_at_the_same_step(data, tmp_path):
     assert last >= 1.2
 
 
+@pytest.mark.slow
 def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):
     runs = [tiny_settings(data, tmp_path / str(processes), dtype="bfloat16", fsdp=processes > 1)
             for processes in (1, 2)]
@@ -160,7 +161,7 @@ def test_fsdp_in_bfloat16_trains_as_one_process_does(data, tmp_path):
     assert metrics(runs[1].out) == pytest.approx(metrics(runs[0].out), abs=0.02)
 
 
-@pytest.mark.parametrize("lost", ["shard-00001*", "shard-00002*"])
+@pytest.mark.parametrize("lost", [pytest.param("shard-00001*", marks=pytest.mark.slow), "shard-00002*"])
 def test_a_missing_shard_is_refused(data, tmp_path, lost):
     settings = tiny_settings(data, tmp_path / "run", max_steps=2, fsdp=True)
     run(settings, 2)

@@ -1,7 +1,10 @@
 """gpu_check.py without a GPU: what happens when time runs out, or when a part's log has no numbers."""
 
+import importlib.util
 import json
+import sys
 import time
+from pathlib import Path
 
 import gpu_check
 import numpy as np
@@ -54,3 +57,17 @@ def test_a_log_without_numbers_is_shown(settings):
     failure = json.loads(settings.out.read_text())["race_failed"]
     assert failure.startswith("no time of a step in the log, which ends with:")
     assert "nothing to report" in failure
+
+
+def test_a_peer_that_fails_costs_its_own_part_alone(settings, monkeypatch):
+    (settings.nanogpt / "train.py").write_text("raise SystemExit('out of memory')")
+    spec = importlib.util.spec_from_file_location("bench", Path(gpu_check.__file__).with_name("bench.py"))
+    monkeypatch.setitem(sys.modules, "bench", importlib.util.module_from_spec(spec))  # lora/ has one as well
+    spec.loader.exec_module(sys.modules["bench"])
+    monkeypatch.setitem(gpu_check.NEEDED, "speed", 0)
+    monkeypatch.setattr(Check, "memory", lambda self: self.note("memory", "measured"))
+    settings.micro_batches, settings.only, settings.budget = (), ("speed", "memory"), 60
+    main(settings)
+    results = json.loads(settings.out.read_text())
+    assert results["memory"] == "measured"
+    assert "out of memory" in results["speed"]["peer 2"]["failed"]

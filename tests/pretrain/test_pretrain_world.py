@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import loop
 import pytest
 import torch
-from world import peak_flops, provenance
+import torch.distributed as dist
+from presets import InputError
+from world import failed_exchange, peak_flops, provenance
 
 PRETRAIN = Path(__file__).resolve().parents[2] / "pretrain"
 SHOW_THREADS = """
@@ -23,7 +26,8 @@ world.close()
 """
 
 
-@pytest.mark.parametrize(("threads", "own", "expected"), [(2, None, "2 2"), (1, None, "1 1"), (2, "3", "2 3")])
+@pytest.mark.parametrize(("threads", "own", "expected"), [
+    (2, None, "2 2"), (1, None, "1 1"), pytest.param(2, "3", "2 3", marks=pytest.mark.slow)])
 def test_numba_takes_no_more_threads_than_pytorch(tmp_path, threads, own, expected):
     script = tmp_path / "show_threads.py"
     script.write_text(SHOW_THREADS)
@@ -62,6 +66,20 @@ def test_the_peak_of_a_known_gpu_is_found_by_whole_words(monkeypatch, name, peak
     else:
         with pytest.raises(ZeroDivisionError):
             peak_flops(torch.device("cuda"), torch.bfloat16)
+
+
+def test_a_failed_exchange_is_told_from_other_errors():
+    assert failed_exchange(RuntimeError("Connection closed by peer")) == "lost another one, whose own message tells why"
+    assert "--timeout" in failed_exchange(RuntimeError("Timed out waiting 20000ms for send operation to complete"))
+    assert failed_exchange(dist.DistBackendError("Duplicate GPU")).endswith("NCCL's is: Duplicate GPU")
+    assert failed_exchange(RuntimeError("shape '[3]' is invalid")) is None
+
+
+def test_nodes_that_see_different_folders_do_not_start():
+    loop.same_step(4, 4.0)
+    for step in (0, 4):
+        with pytest.raises(InputError, match="--out must be one folder that every node sees"):
+            loop.same_step(step, 2.0)
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
