@@ -13,8 +13,8 @@ the same merges in the same order. `linked_list.py` and `fast.py` make the same 
 from collections import Counter
 from itertools import pairwise
 
-from split import split_pieces, split_specials, to_bytes
-from vocabulary import InputError, Vocabulary, byte_order
+from split import split_pieces, split_specials
+from vocabulary import Vocabulary, byte_order, check_size, check_ties, to_bytes
 
 
 def count_pairs(words: dict[tuple, int]) -> dict[tuple[int, int], int]:
@@ -52,14 +52,20 @@ class BasicTokenizer:
     """
 
     def train(self, text: str | bytes, vocab_size: int, pattern="none", ties="ids", special_tokens=()) -> None:
-        """Learn merges until the vocabulary has `vocab_size` tokens or no pair is left."""
+        """Learn merges until the vocabulary has `vocab_size` tokens or no pair is left.
+
+        pattern: "gpt2", "gpt4", "none" or a regular expression; no merge crosses its pieces. special_tokens: never
+        counted, no merge crosses them; they get the first ids under ties "hf", else the last. InputError for a
+        `vocab_size` that they and the bytes do not fit into or above 1,048,576, an unknown tie rule, a pattern that is
+        no regular expression or takes too long, and special tokens that are empty.
+        """
+        check_size(vocab_size, special_tokens)
+        check_ties(ties)
         data = to_bytes(text)
         order = byte_order(ties)
         first_byte = len(special_tokens) if ties == "hf" else 0
         id_of_byte = {byte: first_byte + n for n, byte in enumerate(order)}
         token = {n: bytes([byte]) for byte, n in id_of_byte.items()}
-        if vocab_size < 256 + len(special_tokens):
-            raise InputError(f"vocab_size: {vocab_size} is below 256 bytes + {len(special_tokens)} special tokens")
         preference = {
             "hf": lambda pair: (-pair[0], -pair[1]),
             "ids": lambda pair: (-pair[0], -pair[1]),
@@ -85,7 +91,6 @@ class BasicTokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Ids of the text, special tokens included: in each piece, merge the pair learned earliest, and repeat."""
         v, data, ids = self.vocabulary, to_bytes(text), []
-        self.rank = {pair: n for n, pair in enumerate(v.merges)}
         for start, end, special in split_specials(data, v.special_tokens):
             if special is not None:
                 ids.append(v.special_tokens[special])
@@ -96,9 +101,10 @@ class BasicTokenizer:
 
     def encode_piece(self, word: tuple[int, ...]) -> tuple[int, ...]:
         """Ids of one piece, given as the ids of its bytes."""
-        while known := [pair for pair in pairwise(word) if pair in self.rank]:
-            pair = min(known, key=self.rank.__getitem__)
-            word = merge_pair(word, pair, self.vocabulary.merged_ids[self.rank[pair]])
+        rank, merged_ids = self.vocabulary.ranks, self.vocabulary.merged_ids
+        while known := [pair for pair in pairwise(word) if pair in rank]:
+            pair = min(known, key=rank.__getitem__)
+            word = merge_pair(word, pair, merged_ids[rank[pair]])
         return word
 
     def decode_bytes(self, ids: list[int]) -> bytes:

@@ -137,6 +137,6 @@ def _distinct(paths: Iterable[str], short: Callable[[str], str]) -> dict[str, st
 
 
 def _short(name: str) -> str:
-    """data/tokenizer/stories -> stories."""
-    path = Path(name)
+    """data/tokenizer/stories -> stories; of "." the name of the folder where we stand."""
+    path = Path(os.path.abspath(name))
     return path.parent.name if path.name == "tokenizer.json" and path.parent.name else path.name

@@ -13,7 +13,7 @@ import token_display
 import tokenizer_folder
 from command_compare import PARAGRAPHS, SAMPLE, tokenized
 from text_files import END_OF_TEXT
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, Vocabulary, check_size
 
 ROOT = Path(__file__).resolve().parents[1]
 STORIES = ROOT / "data" / "text" / "stories" / "train.txt"
@@ -43,13 +43,10 @@ def run(settings: Demo) -> None:
     elif path is None:
         path = SAMPLE / "text.txt"
         origin = "the small text carried along; `python data/prepare.py stories` makes a larger one"
-    least = 256 + 1
-    if settings.vocab_size < least:
-        raise InputError(f"--vocab_size {settings.vocab_size}: 256 bytes + {END_OF_TEXT} need {least}; give more")
+    check_size(settings.vocab_size, [END_OF_TEXT], "--vocab_size")
+    check_size(settings.timing_vocab_size, name="--timing_vocab_size")
     if settings.timing_bytes < 1:
         raise InputError(f"--timing_bytes {settings.timing_bytes}: must be at least 1")
-    if settings.timing_vocab_size < 256:
-        raise InputError(f"--timing_vocab_size {settings.timing_vocab_size}: the bytes alone are 256; give more")
     text = b"".join(text_files.blocks(path, text_files.Reading()))
     if not text:
         raise InputError(f"{path}: is empty; give a --text to learn from")
@@ -112,13 +109,12 @@ def _sweep(vocabulary: Vocabulary, text: bytes) -> list[dict]:
     """Bytes per token of ever larger vocabularies. The first merges of a large one are those of a small one."""
     from encoder import Tokenizer
 
-    sizes = [2**k for k in range(8, 30) if 2**k < len(vocabulary)]
+    most = len(vocabulary.merges)
+    sizes = sorted({0, *(2**k for k in range(8, 20) if 2**k < most), most})
     texts = {"training text": text[:4_000_000], **{path.stem: path.read_bytes() for path in PARAGRAPHS}}
     rows = []
     print("| merges | " + " | ".join(f"bytes per token, {name}" for name in texts) + " |\n|--:|" + "--:|" * len(texts))
-    for merges in (0, *sizes, len(vocabulary.merges)):
-        if merges > len(vocabulary.merges):
-            continue
+    for merges in sizes:
         tokenizer = Tokenizer(shortened(vocabulary, merges))
         row = {name: len(t) / len(tokenizer.encode_array(t, allowed_special="all")) for name, t in texts.items()}
         print(f"| {merges:,} | " + " | ".join(f"{ratio:.2f}" for ratio in row.values()) + " |")

@@ -17,7 +17,7 @@ import tyro
 from folder_swap import replacing_file
 from pattern import portable
 from text_files import END_OF_TEXT
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -68,11 +68,11 @@ def run(settings: Encode | Decode) -> None:
     """Encode or decode as the settings say. Raises InputError for anything the user can mend."""
     try:
         (_encode if isinstance(settings, Encode) else _decode)(settings)
-    except InputError as error:
-        if "disallowed_special" in str(error):  # the encoder speaks of its parameters, a user has flags
-            found = str(error).partition(":")[0]
-            raise InputError(f"{found}: --allowed_special all takes it as one id, --ordinary as text") from None
-        raise
+    except SpecialTokenInText as error:  # which speaks of the encoder's parameters; a user has flags
+        raise InputError(
+            f"the text contains the special token {error.token!r}: --allowed_special all takes it as one id,"
+            " --ordinary as text"
+        ) from None
 
 
 def _vocabulary(settings: Encode | Decode) -> Vocabulary:

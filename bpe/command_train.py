@@ -15,7 +15,7 @@ import tyro
 from formats import BYTES
 from pattern import portable
 from text_files import END_OF_TEXT
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, Ties, Vocabulary, check_size
 
 KEEP_COUNTS_AFTER = 5  # seconds of counting that are worth keeping on disk until the merges are done
 
@@ -33,7 +33,7 @@ class Train:
     out: Path | None = None  # folder for the tokenizer; its last name is the tokenizer's
     vocab_size: int = 4096  # tokens in all: 256 bytes, special tokens, merges
     pattern: str | None = None  # how text is split: gpt2 (the default), gpt4, none, or a regular expression
-    ties: Literal["hf", "ids", "first", "bytes"] = "hf"  # tie rule as in Hugging Face, rustbpe, minbpe, CS336
+    ties: Ties = "hf"  # tie rule as in Hugging Face, rustbpe, minbpe, CS336
     special_tokens: tuple[str, ...] = ()  # texts that are one token each, never counted and never split
     threads: int = 0  # for counting; 0: all cores
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
@@ -104,17 +104,28 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
     if settings.out and settings.vocab_size < least:
         what = f"{settings.extend} has already" if known else f"256 bytes + {specials} special tokens need"
         raise InputError(f"--vocab_size {settings.vocab_size}: {what} {least}; give {least} or more")
+    if settings.out:
+        check_size(settings.vocab_size, settings.special_tokens, "--vocab_size")
     if known:
         _same("--pattern", settings.pattern, known.pattern, settings.extend)
         _same("--special_tokens", settings.special_tokens or None, tuple(known.special_tokens), settings.extend)
-    if settings.shard and not settings.save_counts:
-        raise InputError(f"--shard {settings.shard}: counts a part only; say where it goes with --save_counts FILE")
-    if settings.shard and settings.out:
-        raise InputError("--shard counts a part of the text; train afterwards with --counts FILES --out FOLDER")
+    if settings.shard:
+        _check_shard(settings)
     for path in settings.files:
         if not text_files.is_stream(path):  # a pipe that is closed again is lost
             with text_files.opened(path):
                 pass
+
+
+def _check_shard(settings: Train) -> None:
+    """Refuse a --shard that is no part of a text, or whose counts would go nowhere."""
+    _shard(settings.shard)
+    if settings.counts:
+        raise InputError(f"--shard {settings.shard}: is a part of text files; --counts are counted, so leave it out")
+    if not settings.save_counts:
+        raise InputError(f"--shard {settings.shard}: counts a part only; say where it goes with --save_counts FILE")
+    if settings.out:
+        raise InputError("--shard counts a part of the text; train afterwards with --counts FILES --out FOLDER")
 
 
 def _check_counts(settings: Train) -> None:

@@ -21,9 +21,9 @@ import numpy as np
 from bit_masks import PADDING
 from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
-from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from split import Cutter, compile_pattern, piece_ends, split_specials
 from text_files import Reading, documents, file_bytes, is_jsonl, is_stream, opened
-from vocabulary import InputError
+from vocabulary import InputError, to_bytes
 from word_table import WordCounter
 
 CHUNK = 1 << 20  # bytes read at a time: fits a core's cache
@@ -43,7 +43,7 @@ class Counts:
     pattern: str
     special_tokens: tuple[str, ...]
     shard: tuple[int, int] = (0, 1)  # which part of the corpus, of how many
-    replaced: int = 0  # bytes that were not UTF-8 and have been replaced
+    replaced: int = 0  # sequences that were not UTF-8 and are U+FFFD now
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -116,11 +116,16 @@ class Counts:
             return first
         counter = WordCounter()
         for part in parts:
-            if len(part.data) > LONGEST:
-                raise InputError(f"counts: {len(part.data):,} bytes of distinct pieces are more than 2 GiB")
-            counter.add(part.data, 0, part.ends.astype(np.int32), part.counts)
+            add_words(counter, part.data, part.ends, part.counts)
         replaced = sum(part.replaced for part in parts)
         return cls(*counter.words(), first.pattern, first.special_tokens, (0, 1), replaced)
+
+
+def add_words(total: WordCounter, data: np.ndarray, ends: np.ndarray, counts: np.ndarray) -> None:
+    """Add to `total` what another counter's words() gave; InputError above 2 GiB: places in it are int32."""
+    if len(data) > LONGEST:
+        raise InputError(f"counts: {len(data):,} bytes of distinct pieces are more than 2 GiB")
+    total.add(data, 0, ends.astype(np.int32), counts)
 
 
 class PieceCounter:
@@ -326,8 +331,7 @@ def count(
         counters = _count_files([Path(path) for path in sources], pattern, cutter, threads, shard, errors, progress)
     total = counters[0].words
     for counter in counters[1:]:
-        data, ends, weights = counter.words.words()
-        total.add(data, 0, ends.astype(np.int32), weights)
+        add_words(total, *counter.words.words())
     replaced = sum(counter.replaced for counter in counters)
     return Counts(*total.words(), pattern, special_tokens, shard, replaced)
 

@@ -7,7 +7,8 @@
     tokenizer.decode(ids), tokenizer.decode_bytes(ids)
 
 Text is cut at special tokens, then into pieces (scanner.py, or `regex` for other patterns), and each piece merged
-(coding.py). A str with lone surrogates is encoded as the three bytes of each, and decodes to the same str again.
+(coding.py). A str with lone surrogates is encoded as the three bytes of each; `decode` gives the same str again,
+StreamingDecoder U+FFFD in their place.
 """
 
 import codecs
@@ -21,11 +22,11 @@ import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
 from counting import CLASSES, LONGEST, SCANNERS, blocks, cores
-from ranked_merges import MOST_TOKENS, NO_PAIR, NO_RANK, fill_pairs
+from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
-from split import Cutter, compile_pattern, piece_ends, split_specials, to_bytes
+from split import Cutter, compile_pattern, piece_ends, split_specials
 from utf8 import write_utf8
-from vocabulary import InputError, Vocabulary
+from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, to_bytes
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
@@ -76,10 +77,13 @@ class PieceCache:
 class Tokenizer:
     """Encodes and decodes with a Vocabulary. May be used from several threads at once.
 
-    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores.
+    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores. InputError
+    if it is negative, or the vocabulary has more than 1,048,576 tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, threads: int = 1):
+        if threads < 0:
+            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
         self.vocabulary = vocabulary
         self.threads = threads or cores()
         self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
@@ -120,7 +124,7 @@ class Tokenizer:
 
         Special tokens in the text become their ids if allowed ("all" or a set of them), the longest where several
         begin at one place. Any other in `disallowed_special` ("all": every one that is not allowed) raises
-        InputError; the rest are text like any other (tiktoken's rule).
+        SpecialTokenInText, an InputError; the rest are text like any other (tiktoken's rule).
         """
         return self.encode_array(text, allowed_special, disallowed_special, threads=1).tolist()
 
@@ -200,7 +204,10 @@ class Tokenizer:
         return out[:size].tobytes()
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
-        """Text of the ids; `errors` as in bytes.decode for what is not UTF-8. Lone surrogates come back as such."""
+        """Text of the ids; `errors` as in bytes.decode for what is not UTF-8.
+
+        Lone surrogates come back as such where all the rest is UTF-8.
+        """
         data = self.decode_bytes(ids)
         try:
             return data.decode("utf-8", "surrogatepass")
@@ -220,7 +227,7 @@ class Tokenizer:
     def _parts(
         self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]
     ) -> list[tuple[int, int, str | None]]:
-        """(start, end, special token or None) over all of data[:size]. Raises InputError for a disallowed one."""
+        """(start, end, special token or None) over all of data[:size]. SpecialTokenInText for a disallowed one."""
         if size > LONGEST:
             raise InputError(f"text: {size:,} bytes without a place to cut; at most 2 GiB can be encoded at once")
         if not allowed and not disallowed:
@@ -230,10 +237,7 @@ class Tokenizer:
         for special in disallowed:
             token = to_bytes(special)
             if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
-                raise InputError(
-                    f"the text contains the special token {special!r}: allow it with allowed_special, "
-                    "or take it as plain text with disallowed_special=()"
-                )
+                raise SpecialTokenInText(special)
         return parts
 
     def _encode(self, text: str | bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:

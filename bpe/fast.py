@@ -7,16 +7,14 @@ The merges are exactly those of basic.BasicTokenizer under the same tie rule, an
 named after. Importing this module compiles the loops, some seconds the first time (compiled.py).
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 from counting import Counts, count
 from merging import FIRST, GREATEST_BYTES, IDS, PROGRESS, STOP, merge_words
-from vocabulary import InputError, Vocabulary, byte_order
+from vocabulary import InputError, Ties, Vocabulary, byte_order, check_size, check_ties
 
-Ties = Literal["hf", "ids", "first", "bytes"]
 TIE_RULES = {"hf": IDS, "ids": IDS, "first": FIRST, "bytes": GREATEST_BYTES}
 MOST_SYMBOLS = (1 << 31) - 16  # places are int32
 
@@ -34,20 +32,17 @@ def train(
     texts: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Vocabulary:
-    """Train on files (or texts, see counting.count). Fewer merges than asked for if no pair is left."""
+    """Train on files (or texts, see counting.count). Fewer merges than asked for if no pair is left.
+
+    pattern: "gpt2", "gpt4", "none" or a regular expression; no merge crosses its pieces. ties, progress: see `merge`.
+    special_tokens, threads, errors: see counting.count. InputError for a `vocab_size` that bytes and special tokens do
+    not fit into or above 1,048,576, an unknown tie rule, a pattern that is no regular expression or takes too long,
+    special tokens that are empty, unknown `errors`, and files that cannot be read or are not UTF-8.
+    """
     check_size(vocab_size, special_tokens)
+    check_ties(ties)
     counts = count(sources, pattern, special_tokens, threads, errors=errors, texts=texts)
     return merge(counts, vocab_size, ties, progress)
-
-
-def check_size(vocab_size: int, special_tokens: Sequence[str]) -> None:
-    """Raise InputError if a vocabulary of this size has no room for the bytes and special tokens."""
-    least = 256 + len(special_tokens)
-    if vocab_size < least:
-        raise InputError(
-            f"vocab_size: {vocab_size:,} is too small: 256 bytes and {len(special_tokens)} special tokens "
-            f"need at least {least}"
-        )
 
 
 def merge(
@@ -60,8 +55,7 @@ def merge(
     get the first ids under "hf", the last under the others. progress(merges since the last call).
     """
     check_size(vocab_size, counts.special_tokens)
-    if ties not in TIE_RULES:
-        raise InputError(f"ties: {ties!r} is none of {', '.join(TIE_RULES)}")
+    check_ties(ties)
     specials = list(dict.fromkeys(counts.special_tokens))
     specials_first = ties == "hf"
     order = byte_order(ties)
@@ -82,8 +76,10 @@ def extend(
 
     The counted text is first merged as the tokenizer would, then training goes on. With the text it was trained
     on the result is that of training for longer at once. Ties "hf" and "ids" both take the smallest ids, as the
-    tokenizer numbers them.
+    tokenizer numbers them. InputError for counts of another pattern or other special tokens.
     """
+    check_size(vocab_size, vocabulary.special_tokens)
+    check_ties(ties)
     if counts.pattern != vocabulary.pattern:
         raise InputError(f"pattern: counted with {counts.pattern!r}, the tokenizer splits by {vocabulary.pattern!r}")
     if set(counts.special_tokens) != set(vocabulary.special_tokens):
@@ -137,25 +133,18 @@ def run_merges(
     merges = np.empty((wanted, 2), np.int32)
     forced_pairs = np.array(forced, np.int32).reshape(-1, 2)
     flags = np.zeros(2, np.int64)
-    made = []
-
-    def work() -> None:
-        words = (counts.data, counts.ends, counts.counts)
-        made.append(merge_words(*words, id_of_byte, TIE_RULES[ties], forced_pairs, wanted, merges, flags))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        reported = 0
-        while thread.is_alive():
-            thread.join(0.2)
-            if progress and flags[PROGRESS] > reported:
-                progress(int(flags[PROGRESS]) - reported)
-                reported = int(flags[PROGRESS])
-    except BaseException:
-        flags[STOP] = 1
-        thread.join()
-        raise
-    if not made:
-        raise MemoryError("not enough memory for the merges")
-    return merges[: made[0]]
+    words = (counts.data, counts.ends, counts.counts)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(merge_words, *words, id_of_byte, TIE_RULES[ties], forced_pairs, wanted, merges, flags)
+        try:
+            reported, running = 0, True
+            while running:
+                running = wait([future], timeout=0.2).not_done
+                done = int(flags[PROGRESS])
+                if progress and done > reported:
+                    progress(done - reported)
+                reported = done
+        except BaseException:  # also Ctrl-C: leaving `with` waits for the loop, which stops at its next merge
+            flags[STOP] = 1
+            raise
+    return merges[: future.result()]

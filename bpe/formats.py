@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise
 
-from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points  # noqa: F401  (doctest)
+from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points, to_bytes  # noqa: F401  (doctest)
 
 # The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
 # `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
@@ -173,8 +173,7 @@ def _from_strings(
             raise InputError(f"{vocab_field}: {text!r} has id {n}, but there are only {len(ids)} tokens (one missing?)")
         if token_bytes[n] is not None:
             raise InputError(f"{vocab_field}: id {n} is given to two tokens, {token_bytes[n]!r} and {text!r}")
-        in_utf8 = text.encode("utf-8", "surrogatepass")
-        token_bytes[n] = in_utf8 if text in specials else from_mapped(text, vocab_field)
+        token_bytes[n] = to_bytes(text) if text in specials else from_mapped(text, vocab_field)
     pairs, merged_ids = [], []
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
@@ -270,11 +269,12 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
         try:
             encoded, rank = fields
             token = base64.b64decode(encoded, validate=True)
+            rank = int(rank) if rank.isdecimal() else rank  # ValueError beyond 4,300 digits
         except (ValueError, binascii.Error):
             raise InputError(f"line {number}: {line[:60]!r} is not `base64 rank`") from None
         if token in ids:
             raise InputError(f"line {number}: {token!r} is there twice")
-        ids[token] = _token_id(int(rank) if rank.isdecimal() else rank, f"line {number}: rank")
+        ids[token] = _token_id(rank, f"line {number}: rank")
     if len(set(special_tokens)) < len(special_tokens):
         raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
     size = len(ids) + len(special_tokens)
@@ -291,7 +291,7 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     free = [n for n in range(size) if token_bytes[n] is None]
     specials = dict(zip(special_tokens, free, strict=True))
     for name, n in specials.items():
-        token_bytes[n] = name.encode("utf-8", "surrogatepass")
+        token_bytes[n] = to_bytes(name)
     merges, merged_ids = [], []
     for token, n in sorted(ids.items(), key=lambda item: item[1]):
         cuts = [i for i in range(1, len(token)) if token[:i] in ids and token[i:] in ids]

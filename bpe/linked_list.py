@@ -30,8 +30,8 @@ from heapq import heapify, heappop, heappush, heapreplace
 from itertools import pairwise
 
 from basic import BasicTokenizer
-from split import split_pieces, split_specials, to_bytes
-from vocabulary import InputError, Vocabulary, byte_order
+from split import split_pieces, split_specials
+from vocabulary import Vocabulary, byte_order, check_size, check_ties, to_bytes
 
 GAP = -1  # the symbol between two pieces, before the first and after the last
 
@@ -52,11 +52,9 @@ class LinkedListTokenizer(BasicTokenizer):
     """Makes the same merges and ids as BasicTokenizer, tie rules included, and decodes like it."""
 
     def train(self, text: str | bytes, vocab_size: int, pattern="none", ties="ids", special_tokens=()) -> None:
-        """Learn merges until the vocabulary has `vocab_size` tokens or no pair is left."""
-        if vocab_size < 256 + len(special_tokens):
-            raise InputError(f"vocab_size: {vocab_size} is below 256 bytes + {len(special_tokens)} special tokens")
-        if ties not in ("hf", "ids", "first", "bytes"):
-            raise InputError(f"ties: {ties!r} is none of hf, ids, first, bytes")
+        """As BasicTokenizer.train: the same arguments, InputErrors and vocabulary."""
+        check_size(vocab_size, special_tokens)
+        check_ties(ties)
         data = to_bytes(text)
         order = byte_order(ties)
         first_byte = len(special_tokens) if ties == "hf" else 0
@@ -140,7 +138,7 @@ class LinkedListTokenizer(BasicTokenizer):
 
     def encode_piece(self, word: tuple[int, ...]) -> list[int]:
         """Ids of one piece given as ids of bytes, in O(n log n): a heap of (rank, place)."""
-        rank, merged_ids = self.rank, self.vocabulary.merged_ids
+        rank, merged_ids = self.vocabulary.ranks, self.vocabulary.merged_ids
         symbol = list(word)
         n = len(symbol)
         following, before = list(range(1, n + 1)), list(range(-1, n - 1))

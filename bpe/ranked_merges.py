@@ -10,8 +10,7 @@ import numpy as np
 from compiled import helper, inlined, kernel
 
 U = np.uint64
-MOST_TOKENS = 1 << 20  # ids take 20 bits in the table of pairs
-NO_RANK = np.int32(0xFFFFFF)  # ranks take 24
+NO_RANK = np.int32(0xFFFFFF)  # ranks take 24 bits in the table of pairs, ids 20 (vocabulary.MOST_TOKENS)
 NO_PAIR = U(0xFFFFFFFFFFFFFFFF)  # a free place in the table of pairs; its rank reads NO_RANK
 NO_KEY = np.uint32(0xFFFFFF00)  # from here on a key of merge_short is none
 SHORT = 128  # bytes; positions take 8 bits of a key

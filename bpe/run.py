@@ -56,6 +56,8 @@ def orderly() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         sys.exit(_complain(f"{error.filename}: {error.strerror}" if error.filename else str(error)))
+    except MemoryError as error:
+        sys.exit(_complain(": ".join(filter(None, ("not enough memory", str(error))))))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import numpy as np
 import regex
-from vocabulary import InputError
+from vocabulary import InputError, to_bytes
 
 # Both as tiktoken 0.14 states them, `$` being the very end of the text.
 PATTERN_OF = {
@@ -28,11 +28,6 @@ SECONDS_AT_LEAST = 5
 SECONDS_PER_MEGABYTE = 20  # time that `regex` may take; the named patterns need about 0.4
 IS_SPACE = np.zeros(256, bool)  # of a byte: whether it is white space of ASCII
 IS_SPACE[list(b"\t\n\v\f\r ")] = True
-
-
-def to_bytes(text: str | bytes) -> bytes:
-    """UTF-8 of a str. Lone surrogates become the three bytes of their code point, so that none is lost."""
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
 
 
 @lru_cache(maxsize=64)

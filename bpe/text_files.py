@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from vocabulary import InputError
+from vocabulary import InputError, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
 BLOCK = 1 << 20  # bytes read at a time
@@ -159,7 +159,7 @@ def _json_lines(path: Path, reading: Reading) -> Iterator[tuple[bytes, bool]]:
                 raise InputError(f"{place}: JSON nested too deeply, or a number of thousands of digits") from None
             if not isinstance(record, dict) or not isinstance(record.get("text"), str):
                 raise InputError(f'{place}: no field "text" with a string')
-            part = checked_utf8(record["text"].encode("utf-8", "surrogatepass"), f"{place}: text, byte", 0, reading)
+            part = checked_utf8(to_bytes(record["text"]), f"{place}: text, byte", 0, reading)
             if part:
                 yield part, True
 

@@ -203,7 +203,7 @@ def _nothing(split: str, source: Source) -> str:
     names = ", ".join(map(str, source.files))
     if source.share < 1 and split == "val":
         return (
-            f"{names}: fewer than {math.ceil(1 / source.share)} documents, so no one is left for val: give a larger"
+            f"{names}: fewer than {math.ceil(1 / source.share)} documents, so none is left for val: give a larger"
             " --val_fraction, or 0 for no val split"
         )
     return f"{names}: no text for {split}"

@@ -17,10 +17,10 @@ from folder_swap import replacing
 from gpt2_files import gpt2_paths
 from pattern import check as check_pattern
 from pattern import portable
+from text_files import END_OF_TEXT
 from vocabulary import InputError, Vocabulary
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
-END_OF_TEXT = "<|endoftext|>"
 
 
 def load(source: str | Path, pattern: str | None = None, special_tokens: Sequence[str] = ()) -> Vocabulary:

@@ -6,16 +6,53 @@ order, its special tokens and the pattern that splits text into pieces.
     (b'hi', {'<|endoftext|>': 257})
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
+from typing import Literal, get_args
 
-PATTERNS = ("gpt2", "gpt4", "none")  # those with a scanner of our own; anything else is a regular expression
+PATTERNS = ("gpt2", "gpt4", "none")  # the splits that have a name; anything else is a regular expression
+MOST_TOKENS = 1 << 20  # ids take 20 bits in the encoder's table of pairs (ranked_merges.py)
+Ties = Literal["hf", "ids", "first", "bytes"]  # see basic.BasicTokenizer
 
 
 class InputError(ValueError):
     """A user's mistake: the message names the value and what to do about it."""
+
+
+class SpecialTokenInText(InputError):  # noqa: N818 (says what is wrong, its base that it is an error)
+    """The text contains the special token `token`, which is not allowed there."""
+
+    def __init__(self, token: str):
+        super().__init__(token)
+        self.token = token
+
+    def __str__(self) -> str:
+        return (
+            f"the text contains the special token {self.token!r}: allow it with allowed_special, "
+            "or take it as plain text with disallowed_special=()"
+        )
+
+
+def check_ties(ties: str) -> None:
+    """Raise InputError unless there is such a tie rule."""
+    if ties not in get_args(Ties):
+        raise InputError(f"ties: {ties!r} is none of {', '.join(get_args(Ties))}")
+
+
+def check_size(vocab_size: int, special_tokens: Collection[str] = (), name: str = "vocab_size") -> None:
+    """Raise InputError, which begins with `name`, if the bytes and special tokens find no room, or ids are too many."""
+    least = 256 + len(special_tokens)
+    if vocab_size < least:
+        raise InputError(f"{name} {vocab_size}: 256 bytes + {len(special_tokens)} special tokens need at least {least}")
+    if vocab_size > MOST_TOKENS:
+        raise InputError(f"{name} {vocab_size}: must be at most {MOST_TOKENS:,}")
+
+
+def to_bytes(text: str | bytes) -> bytes:
+    """UTF-8 of a str. Lone surrogates become the three bytes of their code point, so that none is lost."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
 
 
 def mapped_code_points() -> list[int]:
@@ -67,7 +104,7 @@ class Vocabulary:
         The merges' ids already count the specials in front. `specials_first` is Hugging Face's order, last is
         tiktoken's and minbpe's.
         """
-        specials = [text.encode("utf-8", "surrogatepass") for text in special_tokens]
+        specials = [to_bytes(text) for text in special_tokens]
         tokens = specials if specials_first else []
         tokens = tokens + [bytes([byte]) for byte in bytes_in_order]
         first_merged = len(tokens)
@@ -90,6 +127,11 @@ class Vocabulary:
         ids = {t[0]: n for n, t in enumerate(self.token_bytes) if len(t) == 1 and n not in special_ids}
         return [ids[byte] for byte in range(256)]
 
+    @cached_property
+    def ranks(self) -> dict[tuple[int, int], int]:
+        """Pair of ids -> rank of their merge."""
+        return {pair: rank for rank, pair in enumerate(self.merges)}
+
     def __post_init__(self):
         size = len(self.token_bytes)
         special_ids: set[int] = set()
@@ -100,7 +142,7 @@ class Vocabulary:
                 raise InputError(f"special_tokens: {text!r} has id {n!r}; ids run from 0 to {size - 1}")
             if n in special_ids:
                 raise InputError(f"special_tokens: id {n} is given to two special tokens")
-            if self.token_bytes[n] != text.encode("utf-8", "surrogatepass"):
+            if self.token_bytes[n] != to_bytes(text):
                 raise InputError(f"special_tokens: {text!r} has id {n}, which is {self.token_bytes[n]!r}")
             special_ids.add(n)
         self._check_tokens(special_ids)

@@ -95,6 +95,12 @@ def test_linked_list_on_small_alphabets(text, ties, pattern):
     assert list(slow.encode(text + "ba")) == quick.encode(text + "ba")
 
 
+@pytest.mark.parametrize("tokenizer", [BasicTokenizer(), LinkedListTokenizer()])
+def test_a_piece_is_encoded_without_a_text_before_it(tokenizer):
+    tokenizer.train("low lower lowest", 259)
+    assert tuple(tokenizer.encode_piece(tuple(b"lower"))) == (257, 101, 114)
+
+
 def test_the_homeworks_own_table():
     """manual.txt, vocabulary 1,024, no splitting, smallest ids: 937 and 118 tokens for the two paragraphs."""
     if not SHARED.is_dir():

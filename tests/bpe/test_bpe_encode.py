@@ -18,7 +18,7 @@ from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from split import PATTERN_OF
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -337,10 +337,21 @@ def test_works_without_a_writable_cache(tmp_path):
 
 def test_no_threads_are_all_cores_and_bytes_are_no_stream(gpt2):
     assert Tokenizer(gpt2.vocabulary, threads=0).threads == cores()
+    with pytest.raises(InputError, match="threads: -1"):
+        Tokenizer(gpt2.vocabulary, threads=-1)
     for whole in (b"hello", bytearray(b"hello"), memoryview(b"hello")):
         with pytest.raises(InputError, match=r"chunks: one .* in a list"):
             gpt2.encode_stream(whole)
     assert np.concatenate(list(gpt2.encode_stream(["hello"]))).tolist() == gpt2.encode("hello")
+
+
+def test_a_special_token_in_the_text_is_named_by_the_error():
+    vocabulary = Vocabulary.build(range(256), [], ["<|im:start|>"])
+    with pytest.raises(SpecialTokenInText) as caught:
+        Tokenizer(vocabulary).encode("a<|im:start|>")
+    again = pickle.loads(pickle.dumps(caught.value))  # as from another process
+    assert again.token == "<|im:start|>" and str(again) == str(caught.value)
+    assert "'<|im:start|>': allow it with allowed_special" in str(again)
 
 
 def test_other_kinds_of_text(gpt2):

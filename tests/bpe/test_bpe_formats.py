@@ -253,6 +253,7 @@ def test_damaged_gpt2_files_and_rank_files_are_refused(small, tmp_path):
     for broken, message in {
         "not base64": ([*lines[:5], "!!! 6", *lines[5:]], "line 6"),
         "no rank": ([*lines[:5], "QQ==", *lines[5:]], "line 6"),
+        "endless rank": ([*lines[:5], "QQ== " + "9" * 5000, *lines[5:]], "line 6"),
         "token twice": ([*lines, lines[3]], f"line {len(lines) + 1}"),
         "line missing": (lines[:40] + lines[41:], "a line is missing"),
     }.values():

@@ -242,6 +242,9 @@ def test_the_seed_s_own_table(tmp_path):
         (("train", "text.txt", "--out", "text.txt"), "text.txt"),
         (("train", "text.txt", "--out", "x", "--shard", "0/2"), "--save_counts"),
         (("train", "text.txt", "--save_counts", "c.npz", "--shard", "2/2"), "--shard 2/2"),
+        (("train", "--counts", "c.npz", "--out", "x", "--shard", "nonsense"), "--shard nonsense: give i/n"),
+        (("train", "--counts", "c.npz", "--out", "x", "--shard", "0/2"), "--shard 0/2: is a part of text files"),
+        (("train", "text.txt", "--out", "x", "--vocab_size", "1048577"), "--vocab_size 1048577: must be at most"),
         (("train", "text.txt", "--out", "x", "--pattern", "(a"), "not a regular expression"),
         (("train", "text.txt", "--out", "x", "--special_tokens", "a", "a"), "twice"),
         (("train", "text.txt", "--out", "x", "--special_tokens", ""), "--special_tokens ''"),
@@ -386,6 +389,32 @@ def test_arguments_that_are_not_utf8(place):
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "--text: byte 1 is not UTF-8 (ff)" in done.stderr
     done = shell("run encode --text $'a\\xff' --errors replace", cwd=place)
     assert done.stdout.split() == ["64", "4210"]
+
+
+def test_a_special_token_with_a_colon_is_named_in_full(place):
+    run("train", SAMPLE, "--vocab_size", 257, "--special_tokens", "<|im:start|>", "--out", "im", cwd=place)
+    message = error("encode", "--text", "a<|im:start|>", "--tokenizer", "im", cwd=place)
+    assert message.endswith("'<|im:start|>': --allowed_special all takes it as one id, --ordinary as text")
+
+
+def test_here_has_the_name_of_its_folder(place):
+    assert b"\nmy tokenizer: 1 token\n" in run("compare", ".", "--text", "a", cwd=place / "my tokenizer").stdout
+
+
+def test_every_size_of_the_sweep_is_there_once():
+    from command_demo import _sweep
+    from vocabulary import Vocabulary
+
+    chain = [(97, 97), *((256 + n, 97) for n in range(255))]  # 256 merges
+    for merges, expected in ((256, [0, 256]), (0, [0])):
+        rows = _sweep(Vocabulary.build(range(256), chain[:merges]), b"aaa")
+        assert [row["merges"] for row in rows] == expected
+
+
+def test_too_little_memory_is_one_line():
+    script = "from run import orderly\nwith orderly():\n    raise MemoryError('8 GiB')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "bpe", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "error: not enough memory: 8 GiB\n")
 
 
 def test_ctrl_c_while_modules_are_imported(tmp_path):

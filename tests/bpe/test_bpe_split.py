@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pattern import check, portable
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
-from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials, to_bytes
-from vocabulary import InputError
+from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials
+from vocabulary import InputError, to_bytes
 
 CLASSES = character_classes()
 SCANNERS = {"gpt2": gpt2_ends, "gpt4": gpt4_ends}
