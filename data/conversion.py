@@ -115,7 +115,10 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
                     break
             if split.bytes["train"] >= options.max_bytes:
                 break  # before the next file is downloaded
-        split.settle(str(path))
+        if not side:
+            split.settle(str(path))
+        elif not split.documents["train"]:
+            raise InputError(f"{path}: no text in it, only blanks")
     return {
         base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
         for side in ("train", "val")
@@ -155,10 +158,13 @@ def _write_instructions(
         return kept
 
     columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()))
+    val_files = list(val_files)
     val = list(_records(val_files, columns, options, check))
     train = list(_records(files, columns, options, check))
     if not train:
         raise InputError("no record in these files")
+    if val_files and not val:
+        raise InputError("no record in the files of --val; without --val a part of the others is held out")
     if options.shuffle:
         for records_of_a_side in (train, val):
             random.Random(0).shuffle(records_of_a_side)

@@ -317,6 +317,8 @@ def main(settings):
     for name in ("rank", "batch_size", "length", "stream_batch_size", "stream_batches", "repeats", "rounds"):
         if getattr(settings, name) < 1:
             raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least 1")
+    if not 0 < settings.labelled <= 1:
+        raise InputError(f"--labelled is {settings.labelled}; it must be above 0 and at most 1")
     settings.threads = settings.threads or len(os.sched_getaffinity(0))
     chosen = [p for p in (settings.only or ",".join(PARTS)).split(",") if p != "none"]
     precisions = settings.precisions.split(",")

@@ -103,7 +103,8 @@ def batches_of(case):
 
     vocabulary = 900 if case["shape"] == "tiny" else 50000
     if case["batches"] == "fixed":
-        lengths = [(int(case["length"] * (1 - case["labelled"])), case["length"])] * case["batch_size"]
+        prompt = max(1, int(case["length"] * (1 - case["labelled"])))  # the first token has nothing that foretells it
+        lengths = [(prompt, case["length"])] * case["batch_size"]
         batches = [list(range(case["batch_size"]))]
     else:
         lengths, batches = case["examples"], case[case["batches"] if case["batches"] != "packed" else "random"]

@@ -10,6 +10,7 @@ from adapters import CONFIG, base_sha256, install_adapter, load_adapter, read_co
 from finetune_settings import InputError, Settings
 from fused_operations import fuse_operations
 from packing_check import pack_checked
+from safetensors import SafetensorError
 from torch import nn
 
 from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
@@ -30,8 +31,8 @@ def choose_device(device: str, rank: int = 0) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """auto: bf16 where the hardware multiplies it faster than fp32 (GPUs since 2020, CPUs with AVX512-BF16 or AMX)."""
     if dtype == "auto":
-        on_gpu = device.type == "cuda"
-        fast = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu._is_avx512_bf16_supported()
+        on_gpu, cuda = device.type == "cuda", torch.cuda
+        fast = cuda.is_bf16_supported(including_emulation=False) if on_gpu else torch.cpu._is_avx512_bf16_supported()
         dtype = "bf16" if fast else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
 
@@ -43,8 +44,8 @@ def from_pretrained(factory, name: str, **options):
         raise InputError(f"no model folder '{name}'; make the default base model with: bash train.sh pretrain")
     try:
         return factory.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         where = (
             "is not a complete model folder"
             if Path(name).is_dir()

@@ -13,7 +13,9 @@ if "OMP_WAIT_POLICY" not in os.environ:  # read when PyTorch loads: a thread tha
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "data" / "runs" / "lora"
-LORA_ONLY = ("lora_module_name", "lora_init", "dropout", "rslora", "dora", "loraplus_ratio")  # rank and alpha aside
+# Rank and alpha aside.
+LORA_ONLY = ("lora_load_path", "base_int8", "lora_module_name", "lora_init", "dropout", "rslora", "dora",
+             "loraplus_ratio")
 TEMPLATES = ("seed", "alpaca", "plain", "chat", "raw")
 
 
@@ -160,7 +162,7 @@ def check_settings(s: Settings):
     if s.seed >= 2**32:
         raise InputError(f"--seed is {s.seed}; it must be below 2^32")
     if not s.use_lora:
-        for name in ("adapter_out", "lora_load_path", "base_int8", *LORA_ONLY):
+        for name in ("adapter_out", *LORA_ONLY):
             if getattr(s, name) != getattr(Settings, name):
                 raise InputError(
                     f"--{name} belongs to LoRA; leave it out (--model_out saves the model), or give --use_lora True"

@@ -77,7 +77,7 @@ class Settings:
     """longest prompt in tokens, longer ones lose their beginning; 0: as long as the model's context has room"""
     batch_size: int = 64
     """replies made at once"""
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda"""
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     """arithmetic; auto: bf16 on a GPU that has it, fp32 on a CPU"""

@@ -88,7 +88,7 @@ def run_all(dtype):
         scores, grad = torch.ones(2, 4, 4, dtype=dtype), torch.ones(2, 4, 4, dtype=dtype)
         causal_softmax_(scores, 1.0, None)
         causal_softmax_backward_(scores, grad, 1.0, None)
-        add_rows_(torch.zeros(2, 4, 4, dtype=dtype), places, grad[:, :2])
+        add_rows_(torch.zeros(2, 4, 4, dtype=dtype), places, grad[:, :2].contiguous())
         Gate.apply(torch.ones(1, 8), 1.0, 0.0)  # fused_operations.py tries it out in fp32
 
 

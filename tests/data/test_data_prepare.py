@@ -572,3 +572,19 @@ def test_real_tinystories(tmp_path, monkeypatch):
 def test_real_shakespeare_hash():
     source = shared("tinyshakespeare.txt")
     assert hashlib.sha256(source.read_bytes()).hexdigest() == hub_sets.SETS["shakespeare"].sha256
+
+
+@pytest.mark.parametrize(("kind", "train", "val", "message"), [
+    ("text", "\n \n", "A cat sat.\n", "no text in it, only blanks"),
+    ("instructions", '[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]', "[]",
+     "no record in the files of --val"),
+])
+def test_an_empty_side_is_not_filled_from_the_other(tmp_path, kind, train, val, message):
+    suffix = "txt" if kind == "text" else "json"
+    files = [tmp_path / f"{name}.{suffix}" for name in ("train", "val")]
+    for path, text in zip(files, (train, val), strict=True):
+        path.write_text(text)
+    done = subprocess.run([sys.executable, ROOT / "data/prepare.py", "file", files[0], "--val", files[1], "--name", "x",
+                           "--kind", kind, "--out", tmp_path / "out"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert message in done.stderr
