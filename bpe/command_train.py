@@ -101,10 +101,10 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
             raise InputError(f"--special_tokens {text!r}: is a byte of its own already; choose a longer text")
     specials = len(settings.special_tokens)
     least = len(known) if known else 256 + specials
-    if settings.out and settings.vocab_size < least:
-        what = f"{settings.extend} has already" if known else f"256 bytes + {specials} special tokens need"
-        raise InputError(f"--vocab_size {settings.vocab_size}: {what} {least}; give {least} or more")
     if settings.out:
+        if settings.vocab_size < least:
+            what = f"{settings.extend} has already" if known else f"256 bytes + {specials} special tokens need"
+            raise InputError(f"--vocab_size {settings.vocab_size}: {what} {least}; give {least} or more")
         check_size(settings.vocab_size, settings.special_tokens, "--vocab_size")
     if known:
         _same("--pattern", settings.pattern, known.pattern, settings.extend)

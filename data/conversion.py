@@ -106,8 +106,8 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
             side = "train"
             for document in _documents(path, options):
                 split.add(document, "val")
-        if side and not split.documents["val"]:
-            raise InputError(f"{path}: no text in it, only blanks")
+        if side:
+            split.require("val", path)
         for path in files:
             for document in _documents(path, options):
                 split.add(document, side)
@@ -115,10 +115,10 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
                     break
             if split.bytes["train"] >= options.max_bytes:
                 break  # before the next file is downloaded
-        if not side:
+        if side:
+            split.require("train", path)
+        else:
             split.settle(str(path))
-        elif not split.documents["train"]:
-            raise InputError(f"{path}: no text in it, only blanks")
     return {
         base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
         for side in ("train", "val")
@@ -164,7 +164,7 @@ def _write_instructions(
     if not train:
         raise InputError("no record in these files")
     if val_files and not val:
-        raise InputError("no record in the files of --val; without --val a part of the others is held out")
+        raise InputError(f"{val_files[-1]}: no record in it to validate with")
     if options.shuffle:
         for records_of_a_side in (train, val):
             random.Random(0).shuffle(records_of_a_side)

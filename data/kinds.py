@@ -120,10 +120,15 @@ class TextSplit:
         self.bytes[side] += len(document)
         self.last = (side, len(document))
 
+    def require(self, side: str, source: object) -> None:
+        """Raise InputError if a side has got no text from its source."""
+        if not self.documents[side]:
+            raise InputError(f"{source}: no text in it, only blanks")
+
     def settle(self, source: str) -> None:
         """See that both sides have something: the last document changes sides, or the only one is cut in two."""
-        if not self.documents.total():
-            raise InputError(f"{source}: no text in it, only blanks")
+        if not self.documents["train"]:
+            self.require("val", source)
         if 0 in self.documents.values():
             side = self.last[0]
             document = self._take_back()

@@ -31,8 +31,10 @@ def choose_device(device: str, rank: int = 0) -> torch.device:
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """auto: bf16 where the hardware multiplies it faster than fp32 (GPUs since 2020, CPUs with AVX512-BF16 or AMX)."""
     if dtype == "auto":
-        on_gpu, cuda = device.type == "cuda", torch.cuda
-        fast = cuda.is_bf16_supported(including_emulation=False) if on_gpu else torch.cpu._is_avx512_bf16_supported()
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported()
         dtype = "bf16" if fast else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
 

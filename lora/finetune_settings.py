@@ -13,7 +13,7 @@ if "OMP_WAIT_POLICY" not in os.environ:  # read when PyTorch loads: a thread tha
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "data" / "runs" / "lora"
-# Rank and alpha aside.
+# Settings that only LoRA has; of rank and alpha full fine-tuning takes no notice.
 LORA_ONLY = ("lora_load_path", "base_int8", "lora_module_name", "lora_init", "dropout", "rslora", "dora",
              "loraplus_ratio")
 TEMPLATES = ("seed", "alpaca", "plain", "chat", "raw")

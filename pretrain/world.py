@@ -41,12 +41,13 @@ class World:
                 raise InputError(f"{local_size} processes per node are more than its {torch.cuda.device_count()} GPUs")
             device = f"cuda:{local_rank}"
         self.device = torch.device(device)
-        if self.device.type == "cuda" and self.device.index >= torch.cuda.device_count():
-            raise InputError(f"--device {device}: PyTorch sees {torch.cuda.device_count()} GPUs, the first is cuda:0")
-        if self.device.type == "cuda" and self.device.index != local_rank and self.size > 1:
-            raise InputError(f"--device {device}: one GPU for {self.size} processes; --device cuda gives each its own")
         self.dtype = choose_dtype(dtype, self.device)
         if self.device.type == "cuda":
+            gpus = torch.cuda.device_count()
+            if self.device.index >= gpus:
+                raise InputError(f"--device {device}: PyTorch sees {gpus} GPUs, the first is cuda:0")
+            if self.device.index != local_rank and self.size > 1:
+                raise InputError(f"--device {device}: one for {self.size} processes; --device cuda gives each its own")
             torch.cuda.set_device(self.device)
             torch.set_float32_matmul_precision("high")
         else:

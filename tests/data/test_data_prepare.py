@@ -577,7 +577,7 @@ def test_real_shakespeare_hash():
 @pytest.mark.parametrize(("kind", "train", "val", "message"), [
     ("text", "\n \n", "A cat sat.\n", "no text in it, only blanks"),
     ("instructions", '[{"instruction": "a", "output": "b"}, {"instruction": "c", "output": "d"}]', "[]",
-     "no record in the files of --val"),
+     "val.json: no record in it to validate with"),
 ])
 def test_an_empty_side_is_not_filled_from_the_other(tmp_path, kind, train, val, message):
     suffix = "txt" if kind == "text" else "json"

@@ -251,6 +251,7 @@ def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, 
     assert done.calls[0] == (f"lora/train.py --data_path={tmp_path}/mine.json --lr=1e-3 --adapter_out {tmp_path}/out/a "
                              f"--model_out={tmp_path}/out/m --output_dir_name r")
     assert clone("train.sh", "lora", *given, cwd=clone.folder).calls[0] == " ".join(["lora/train.py", *given])
+    assert clone("train.sh", "lora", "--model_out", "m").calls[0] == f"lora/train.py --model_out {tmp_path}/m"
 
 
 def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
