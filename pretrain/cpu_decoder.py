@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from attention import attention
-from cpu_kernels import array, exp, greatest, load, store, use_threads
+from cpu_kernels import FAR, array, exp, greatest, load, store, use_threads
 from cpu_layers import ACTIVATIONS, normed, rotate
 from decoder import Decoder
 from kernel_cache import loop
@@ -37,7 +37,7 @@ def _matrix_vector(weight, bias, x, y):
 @partial(loop, parallel=False)
 def _add_norm(x, branch, gain, bias, eps, centred, post, y):
     C = x.shape[1]
-    sums = np.empty(C, np.float32)
+    sums = np.empty(C + 2 * FAR, np.float32)[FAR:FAR + C]
     for i in range(len(x)):
         row, added, out = x[i], branch[i], y[i]
         total = np.float32(0)
