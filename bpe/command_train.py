@@ -14,7 +14,7 @@ import tokenizer_folder
 import tyro
 from formats import BYTES
 from pattern import portable
-from text_files import END_OF_TEXT
+from text_files import SEPARATORS
 from vocabulary import InputError, Ties, Vocabulary, check_size
 
 KEEP_COUNTS_AFTER = 5  # seconds of counting that are worth keeping on disk until the merges are done
@@ -169,7 +169,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
     """Counts of the text files, and the file that keeps them until the tokenizer is saved.
 
     Counting cuts at `<|endoftext|>`, special token or not, so its letters are never learned and no piece joins two
-    documents.
+    documents. Its line's newlines are not counted, as encoding leaves them out.
     """
     import fast
 
@@ -186,7 +186,7 @@ def _counted(settings: Train, pattern: str, specials: tuple[str, ...]) -> tuple[
             print(f"took up the counts of an interrupted run: {_n(len(counts), 'distinct piece')} ({kept})")
             return counts, kept
     start = time.perf_counter()
-    cuts = (*specials, *({END_OF_TEXT} - set(specials)))
+    cuts = tuple(dict.fromkeys((*specials, *SEPARATORS)))
     with _bar(text_files.file_bytes(settings.files) // shard[1], "counting", "B") as bar:
         counts = fast.count(
             settings.files, pattern, cuts, settings.threads or None, shard, settings.errors, progress=bar.update

@@ -122,9 +122,9 @@ class Tokenizer:
     ) -> list[int]:
         """Ids of the text.
 
-        Special tokens in the text become their ids if allowed ("all" or a set of them), the longest where several
-        begin at one place. Any other in `disallowed_special` ("all": every one that is not allowed) raises
-        SpecialTokenInText, an InputError; the rest are text like any other (tiktoken's rule).
+        Special tokens in the text become their ids if allowed ("all" or a set of them; those of `vocabulary.added`
+        always are), the longest where several begin at one place. Any other in `disallowed_special` ("all": every one
+        that is not allowed) raises SpecialTokenInText, an InputError; the rest are plain text (tiktoken's rule).
         """
         return self.encode_array(text, allowed_special, disallowed_special, threads=1).tolist()
 
@@ -221,7 +221,7 @@ class Tokenizer:
             unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
             if unknown:
                 raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")
-        allowed = list(known) if allowed == "all" else list(allowed)
+        allowed = list(known) if allowed == "all" else list({*allowed, *self.vocabulary.added})
         return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
     def _parts(

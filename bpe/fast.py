@@ -109,6 +109,7 @@ def extend(
         ids[256:],
         vocabulary.special_tokens,
         vocabulary.pattern,
+        vocabulary.added,
     )
 
 

@@ -10,6 +10,7 @@ All but the listing hold ids, merges and bytes exactly. Every parser raises Inpu
 
 import base64
 import binascii
+import dataclasses
 import json
 import re
 import unicodedata
@@ -53,7 +54,7 @@ def tokenizer_json(vocabulary: Vocabulary) -> str:
     """The whole tokenizer in one file, as `tokenizers` saves it (pretty): vocabulary, merges, specials and split."""
     added = [
         {"id": n, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": True}
+         "special": text not in vocabulary.added}
         for text, n in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
     ]  # fmt: skip
     spelled = spellings(vocabulary)
@@ -139,7 +140,7 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
     if document.get("normalizer") is not None:
         raise InputError("normalizer: not supported: it changes the text, so decoding would not give it back")
     pattern = parse_pre_tokenizer(_field(document, "pre_tokenizer", dict))
-    specials = {}
+    specials, not_special = {}, set()
     added = [] if document.get("added_tokens") is None else _field(document, "added_tokens", list)
     for n, token in enumerate(added):
         field = f"added_tokens[{n}]"
@@ -151,9 +152,12 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
             if token.get(flag):
                 raise InputError(f"{field}.{flag}: true is not supported")
         specials[token["content"]] = _token_id(token.get("id"), f"{field}.id")
+        if token.get("special") is False:
+            not_special.add(token["content"])
     vocab = _field(model, "vocab", dict, "model.")
     merges = _field(model, "merges", list, "model.")
     vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges")
+    vocabulary = dataclasses.replace(vocabulary, added=frozenset(not_special))
     if model.get("ignore_merges"):
         _check_reachable(vocabulary)
     return vocabulary

@@ -64,7 +64,12 @@ def portable(pattern: str | None) -> str | None:
 
 def check(pattern: str) -> None:
     """InputError, with what to write instead, for the first thing that Oniguruma reads otherwise than `regex`."""
-    compile_pattern(pattern)
+    compiled = compile_pattern(pattern)
+    if compiled and compiled.fullmatch(""):
+        raise InputError(
+            f"pattern: {pattern!r}: may match nothing, and Hugging Face's tokenizers cut there, but we do not; write"
+            " + for a *, or leave the ? or the empty alternative out"
+        )
     for match in REPEATED.finditer(pattern):
         atom, times = match["atom"], match["times"] or ""
         fuzzy = FUZZY.match(pattern, match.start()) if atom == "{" else None

@@ -85,24 +85,33 @@ def split_pieces(data: bytes, pattern: str) -> list[bytes]:
 def split_specials(data: bytes | bytearray, specials: Iterable[str]) -> list[tuple[int, int, str | None]]:
     """(start, end, special token or None) over all of `data`: leftmost first, the longest where two begin.
 
-    `bytes.find` for each token, which runs at memory speed, keeps the next place of each.
+    `bytes.find` for each token, which runs at memory speed, keeps the next place of each; a token that holds another,
+    as a line with `<|endoftext|>` does, is looked for around that one only.
     """
-    tokens = sorted(((to_bytes(text), text) for text in specials), key=lambda item: -len(item[0]))
-    next_at = {token: data.find(token) for token, _ in tokens}
+    holders: dict[bytes, list[tuple[int, bytes, str]]] = {}  # token -> those that hold it, itself too, and where
+    for token, text in sorted(((to_bytes(text), text) for text in specials), key=lambda item: len(item[0])):
+        core = next((core for core in holders if core in token), token)
+        holders.setdefault(core, []).append((token.find(core), token, text))
+    for those in holders.values():
+        those.sort(key=lambda holder: (-holder[0], -len(holder[1])))  # the first that fits begins first, or is longer
+    next_at = {core: data.find(core) for core in holders}
     parts: list[tuple[int, int, str | None]] = []
     at = 0
-    while True:
-        found = [(next_at[token], -len(token), token, text) for token, text in tokens if next_at[token] >= 0]
-        if not found:
-            break
-        start, _, token, text = min(found)
+    while any(place >= 0 for place in next_at.values()):
+        found = []
+        for core, place in next_at.items():
+            for before, token, text in holders[core] if place >= 0 else ():
+                if place - before >= at and data.startswith(token, place - before):
+                    found.append((place - before, -len(token), text))
+                    break
+        start, size, text = min(found)
         if start > at:
             parts.append((at, start, None))
-        at = start + len(token)
+        at = start - size
         parts.append((start, at, text))
-        for other, place in next_at.items():
+        for core, place in next_at.items():
             if 0 <= place < at:
-                next_at[other] = data.find(other, at)
+                next_at[core] = data.find(core, at)
     if at < len(data):
         parts.append((at, len(data), None))
     return parts

@@ -22,6 +22,8 @@ from typing import BinaryIO
 from vocabulary import InputError, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+NEWLINES = ("", "\n", "\r\n")
+SEPARATORS = tuple(before + END_OF_TEXT + after for before in NEWLINES for after in NEWLINES)  # as in `documents`
 BLOCK = 1 << 20  # bytes read at a time
 
 

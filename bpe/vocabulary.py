@@ -89,6 +89,7 @@ class Vocabulary:
     merged_ids: list[int]  # the id that each merge makes
     special_tokens: dict[str, int] = field(default_factory=dict)  # text -> id
     pattern: str = "gpt2"  # "gpt2", "gpt4", "none" or a regular expression of the `regex` package
+    added: frozenset[str] = frozenset()  # those of special_tokens that any text may hold (HF's `"special": false`)
 
     @classmethod
     def build(

@@ -16,6 +16,7 @@ import pytest
 import tiktoken
 import tokenizer_folder
 import tokenizers
+from encoder import SpecialTokenInText, Tokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from vocabulary import InputError, Vocabulary
 
@@ -390,3 +391,18 @@ def test_special_tokens_of_rank_files_may_be_odd_but_not_the_same(tmp_path):
         tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("a", "a"))
     odd = tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("\udcff",))  # a shell's byte that is not UTF-8
     assert odd.special_tokens == {"\udcff": 257}
+
+
+def test_added_tokens_that_are_not_special_are_matched_in_any_text_as_in_tokenizers():
+    vocabulary = Vocabulary.build(range(256), [(104, 105)], ["<|endoftext|>", "<tool>", "<tool>>"])
+    document = json.loads(formats.tokenizer_json(vocabulary))
+    for token in document["added_tokens"][1:]:
+        token["special"] = False
+    read = formats.parse_tokenizer_json(json.dumps(document))
+    ours, theirs = Tokenizer(read), tokenizers.Tokenizer.from_str(json.dumps(document))
+    for text in ("hi<tool>hi", "<tool>> <tool", "a <tool><tool>>>hi"):
+        assert ours.encode(text) == theirs.encode(text).ids
+        assert ours.decode(ours.encode(text)) == text == theirs.decode(ours.encode(text))
+    with pytest.raises(SpecialTokenInText):
+        ours.encode("<tool><|endoftext|>")
+    assert json.loads(formats.tokenizer_json(read)) == document

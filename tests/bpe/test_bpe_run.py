@@ -13,8 +13,10 @@ import time
 import zipfile
 from pathlib import Path
 
+import counting
 import numpy as np
 import pytest
+from text_files import Reading, documents
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "bpe" / "sample" / "text.txt"
@@ -31,6 +33,17 @@ def run(*arguments, cwd=None, stdin: bytes = b"", status: int = 0, **environment
     assert done.returncode == status, (done.returncode, done.stdout.decode()[-500:], done.stderr.decode()[-2000:])
     assert b"Traceback" not in done.stderr
     return done
+
+
+def test_training_counts_the_pieces_that_encoding_makes(tmp_path):
+    path = tmp_path / "text.txt"
+    for text in (f"\none\n\n{END}\r\n\ntwo!\r\n{END}\n{END}three\n", f"a{END}b\n{END}", f"{END}\n\n{END}\nx"):
+        path.write_bytes(text.encode())
+        for flags in (("--special_tokens", END), ()):
+            run("train", path, *flags, "--pattern", "gpt4", "--save_counts", tmp_path / "c.npz")
+            texts = [text for text, _ in documents(path, Reading())]
+            expected = counting.count(texts, "gpt4", texts=True)
+            assert sorted(counting.Counts.load(tmp_path / "c.npz").items()) == sorted(expected.items())
 
 
 def error(*arguments, **options) -> str:
