@@ -53,6 +53,18 @@ text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME bas
 instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/runs/lora/$NAME
 choices=data/choices/$NAME.jsonl
 
+# attended COMMAND...: runs it, and hands SIGTERM on; bash by itself would first wait for the end of a COMMAND in front.
+attended() {
+    local worker='' status=0
+    trap '[ -z "$worker" ] || { kill -TERM "$worker" && wait "$worker"; } 2>/dev/null; exit 143' TERM
+    trap '[ -z "$worker" ] || wait "$worker"; exit 130' INT  # Ctrl-C has reached it too
+    (trap - INT TERM; exec "$@") <&0 &
+    worker=$!
+    wait "$worker" || status=$?
+    trap - INT TERM
+    return "$status"
+}
+
 # step STEP OUTPUT [INPUT...] -- COMMAND...: runs COMMAND, unless the same COMMAND has already made OUTPUT from the same
 # INPUT files, compared by name and content. The run folder of an interrupted COMMAND is kept for it to continue in;
 # that of another COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
@@ -80,7 +92,7 @@ step() {
     fi
     say "$name: ${*#"$PYTHON"}"
     printf 'started %s\n' "$key" >"$stamp"
-    "$@" || {
+    attended "$@" || {
         status=$?
         if [ "$status" = 2 ] && [ -n "$aside" ] && [ ! -e "$run_folder" ]; then
             mv "$aside" "$run_folder"
@@ -140,7 +152,7 @@ lora() {
         [ -z "$NAMED" ] || of_name=(--model_name_or_path "$base")
         [[ -z $NAMED || " $*" == *" --data_path"* ]] || of_name+=(
             --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
-        "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
+        attended "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
         return
     fi
     [ -e "$base/model.safetensors" ] || die "there is no base model $base to fine-tune; make it with: bash train.sh ${NAMED:+--name $NAME }pretrain"
@@ -163,7 +175,7 @@ lora() {
     beside=$!
     set +m
     # shellcheck disable=SC2064  # a local variable, gone when the trap runs
-    trap "kill -TERM -- -$beside 2>/dev/null && wait $beside || true" EXIT
+    trap "kill -TERM $beside 2>/dev/null && wait $beside || true" EXIT
     OMP_NUM_THREADS=$threads NUMBA_NUM_THREADS=$threads run_folder=$tuned-lora step lora "data/adapters/$NAME-lora" "$base/model.safetensors" "${instructions}_train.json" -- \
         "${common[@]}" --use_lora True --lora_dim 32 --lora_scaling 64 --lr 2e-3 --output_dir_name "$NAME-lora" --adapter_out "data/adapters/$NAME-lora"
     wait "$beside" || die_of "$?" "$log"

@@ -177,6 +177,29 @@ def test_ctrl_c_ends_the_run_beside_as_well(clone, tmp_path):
     assert scripts(clone("train.sh"))[:2] == ["lora/train.py --model_name_or_path"] * 2
 
 
+def test_sigterm_to_the_script_alone_ends_the_stages_once_they_have_saved(clone, tmp_path):
+    log, saving = tmp_path / "log", tmp_path / "saving python"
+    log.write_text("")
+    slow = f"""[ "$1" != lora/train.py ] || {{
+        trap 'sleep 0.5; echo saved >>"$LOG"; exit 0' TERM; echo begun >>"$LOG"; while :; do sleep 0.1; done; }}
+    exec '{clone.stand_in}' "$@"
+    """
+    saving.write_text("#!/usr/bin/env bash\n" + slow)
+    saving.chmod(0o755)
+    environment = os.environ | {"PYTHON": str(saving), "LOG": str(log)}
+    running = subprocess.Popen(["bash", str(clone.folder / "train.sh")], env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, start_new_session=True)
+    deadline = time.monotonic() + 20
+    while log.read_text().count("begun") < 2:
+        assert time.monotonic() < deadline, "both runs begin"
+        time.sleep(0.1)
+    running.terminate()
+    assert running.wait(timeout=10) == 143
+    assert log.read_text().count("saved") == 2
+    steps = clone.folder / "data/runs/steps"
+    assert all((steps / f"stories-{name}").read_text().startswith("started") for name in ("full", "lora"))
+
+
 def test_own_text_and_instructions_relative_to_the_caller(clone, tmp_path):
     caller = tmp_path / "my texts"
     caller.mkdir()
