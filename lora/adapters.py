@@ -103,12 +103,13 @@ def adapter_of(model, base_name: str = "", base_hash: str = "") -> Adapter:
     return Adapter(branches, base_name, base_hash or base_sha256(model), first.lora_dropout, rslora=first.rslora)
 
 
-def install_adapter(model, adapter: Adapter):
+def install_adapter(model, adapter: Adapter, base_hash: str = ""):
     """Puts the adapter on the model in the place of any other, switching being nothing more; returns the model.
 
-    Raises InputError where a layer does not exist, its shapes differ, or the base model is another one.
+    base_hash: base_sha256(model), "" computes it. Raises InputError where a layer does not exist, its shapes differ, or
+    the base model is another one.
     """
-    check_base(model, adapter)
+    check_base(model, adapter, base_hash)
     convert_lora_to_linear_layer(unmerge_lora(model))
     layers = linear_layers(model)
     for name, branch in adapter.branches.items():
@@ -131,11 +132,13 @@ def install_adapter(model, adapter: Adapter):
     return model
 
 
-def check_base(model, adapter: Adapter):
-    """InputError, naming both, if the adapter records another base model than this one."""
+def check_base(model, adapter: Adapter, base_hash: str = ""):
+    """InputError, naming both, if the adapter records another base model than this one, whose base_sha256 is base_hash
+    ("" computes it).
+    """
     if not adapter.base_sha256:
         return
-    here = base_sha256(model)
+    here = base_hash or base_sha256(model)
     if here != adapter.base_sha256:
         name = getattr(model.config, "_name_or_path", "") or type(model).__name__
         raise InputError(

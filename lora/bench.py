@@ -30,6 +30,8 @@ from finetune_settings import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("gradients", "step", "stream", "ranks", "forms")
+COMPARED = ("shape", "device", "threads", "rank", "batch_size", "length", "labelled", "stream_batch_size",
+            "stream_batches", "repeats", "rounds")  # settings that all results of one file share
 FORMS = ("Wx + B(Ax)", "Wx + B(Ax), autograd", "(W+BA)x", "(W+BA)x, autograd")
 
 
@@ -308,6 +310,22 @@ def draw(results, path):
     save_figure(figure, path)
 
 
+def earlier_results(path, settings):
+    """What earlier calls measured, by part; InputError where the file is none of this script's, or holds results of
+    other settings.
+    """
+    here = {name: getattr(settings, name) for name in COMPARED}
+    try:
+        results = dict(json.loads(path.read_text("utf-8"))) if path.exists() else {"settings": here}
+    except (ValueError, TypeError):
+        raise InputError(f"{path} holds no results of this script; choose another --out") from None
+    there = results.get("settings", {})
+    other = [f"--{name} {there.get(name)}, not {value}" for name, value in here.items() if there.get(name) != value]
+    if other:
+        raise InputError(f"{path} holds results of {'; '.join(other)}; choose another --out")
+    return results
+
+
 def main(settings):
     """Measures the chosen parts, prints all results."""
     if settings.device == "auto":
@@ -329,10 +347,7 @@ def main(settings):
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "bench.json"
-    results = json.loads(path.read_text()) if path.exists() else {}
-    machine = {"shape": settings.shape, "device": settings.device, "threads": settings.threads}
-    if results.setdefault("machine", machine) != machine:
-        raise InputError(f"{path} holds results of {results['machine']}, this is {machine}; choose another --out")
+    results = earlier_results(path, settings)
     for part in PARTS:
         if part in chosen:
             run_part(part, settings, precisions, results)

@@ -15,21 +15,10 @@ from adapters import CONFIG, WEIGHTS, write_atomically
 from finetune_settings import InputError, Settings
 
 FILE = "checkpoint.pt"
-FREE = {
-    "resume",
-    "debug",
-    "output_dir_name",
-    "adapter_out",
-    "model_out",
-    "save_interval",
-    "response_tokens",
-    "device",
-    "trust_remote_code",
-    "model_name_or_path",
-    "data_path",
-    "eval_data_path",
-    "lora_load_path",
-}  # names: their content counts
+# Settings that may be others when a run continues: those that do not change what is trained ...
+FREE = {"resume", "debug", "output_dir_name", "adapter_out", "model_out", "save_interval", "response_tokens", "device",
+        "trust_remote_code"}
+FREE |= {"model_name_or_path", "data_path", "eval_data_path", "lora_load_path"}  # ... and names, whose content counts
 
 
 def trained_tensors(model) -> dict:

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_settings import InputError, Settings
-from instructions import Examples, asking_template, encode_records, read_records, split_records
+from instructions import Examples, asking_template, encode_records, read_records, schema_of, split_records
 
 
 @dataclass
@@ -37,7 +37,7 @@ def load_data(s: Settings, tokenizer, max_length: int) -> Data:
     if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
         train, evaluation = split_examples(train, s.eval_ratio)
     show = [record for record in held_out[:4] if "instruction" in record]
-    return Data(train, evaluation, show, asking_template(records, s.template))
+    return Data(train, evaluation, show, asking_template(schema_of(records[0]), s.template))
 
 
 def split_examples(examples: Examples, ratio: float):

@@ -161,7 +161,8 @@ class Trainer:
 
 
 def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int = 1) -> dict:
-    """Trains as the settings say and writes the run folder; returns its path, the updates, the losses and the seconds.
+    """Trains as the settings say and writes the run folder; returns its path, the updates, the losses, the seconds
+    and the number of trained parameters.
 
     data: tokenised before, for many runs on the same files. Raises InputError for bad settings or files, Diverged,
     Stopped.
@@ -212,6 +213,7 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
         "eval_loss": progress["eval_loss"],
         "train_loss": progress.get("train_loss"),
         "seconds": progress["elapsed"],
+        "trainable": sum(parameter.numel() for parameter in trainer.parameters),
     }
 
 

@@ -113,7 +113,7 @@ def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained
                     raise InputError(
                         f"--{name} is {getattr(s, name)}, but the adapter {s.lora_load_path} has {own}; leave it out"
                     )
-            install_adapter(model, replace(load_adapter(s.lora_load_path, model), dropout=s.dropout))
+            install_adapter(model, replace(load_adapter(s.lora_load_path, model), dropout=s.dropout), base_hash)
         else:
             convert_linear_layer_to_lora(
                 model, s.lora_module_name, s.lora_dim, s.lora_scaling, s.dropout, s.rslora, s.lora_init, s.dora

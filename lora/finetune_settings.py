@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -210,13 +211,13 @@ def run_command(main, read):
         finally:
             sys.stdout.flush()
         sys.exit(status)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("; ".join(["interrupted", *error.args]), file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         sys.exit(141)
-    except (InputError, OSError, RuntimeError) as error:
+    except (InputError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
         message = str(error) if not isinstance(error, RuntimeError) else out_of_memory(error)
         if message is None or getattr(settings, "debug", False):
             raise
@@ -226,7 +227,8 @@ def run_command(main, read):
 
 def out_of_memory(error: RuntimeError) -> str | None:
     """What to do about PyTorch's error if it is one of memory (GPU or CPU), else None."""
-    if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+    of_memory = ("can't allocate memory", "Storage size calculation overflowed")
+    if type(error).__name__ != "OutOfMemoryError" and not any(words in str(error) for words in of_memory):
         return None
     return (f"out of memory: {str(error).splitlines()[0]} Lower the batch (train.py: --train_batch_size, with more "
             "--gradient_accumulation_steps), --max_length or --lora_dim")

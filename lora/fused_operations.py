@@ -64,23 +64,24 @@ def tanh_gelu():
 
 def fuse_operations(model):
     """Replaces the model's activations and norms that have a fused equivalent; returns the model."""
+    device = next(model.parameters()).device
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            new = fused(child)
+            new = fused(child, device)
             if new is not None:
                 setattr(parent, name, new)
     return model
 
 
-def fused(module):
-    """The fused equivalent of an activation or a norm, None if there is none."""
+def fused(module, device="cpu"):
+    """The fused equivalent of an activation or a norm, tried on the device; None if there is none."""
     kind, weight = type(module).__name__.lower(), getattr(module, "weight", None)
     eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     if weight is None and ("gelu" in kind or "silu" in kind):
-        new, probe = silu() if "silu" in kind else tanh_gelu(), torch.linspace(-6, 6, 256)
+        new, probe = silu() if "silu" in kind else tanh_gelu(), torch.linspace(-6, 6, 256, device=device)
     elif kind.endswith("rmsnorm") and weight is not None and weight.ndim == 1 and eps is not None:
         new = FusedRMSNorm(weight, eps)
-        probe = torch.linspace(-2, 3, 4 * len(weight), device=weight.device, dtype=weight.dtype).view(4, -1)
+        probe = torch.linspace(-2, 3, 4 * len(weight), device=device, dtype=weight.dtype).view(4, -1)
     else:
         return None
     exact = probe.dtype == torch.float32

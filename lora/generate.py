@@ -74,7 +74,9 @@ class Settings:
     limit: int = 0
     """answer the first so many records; 0: all"""
     max_length: int = 0
-    """longest prompt in tokens, longer ones lose their beginning; 0: as long as the model's context has room"""
+    """longest prompt in tokens, longer ones lose their beginning; 0: none is cut, and one that fills the
+    model's context is refused
+    """
     batch_size: int = 64
     """replies made at once"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -94,7 +96,7 @@ class Panel:
 
     def __init__(self, settings):
         import torch
-        from adapters import check_base, load_adapter
+        from adapters import base_sha256, check_base, load_adapter
         from decoding import end_tokens
         from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 
@@ -112,9 +114,9 @@ class Panel:
         self.full = dict(zip(names[:count], settings.full, strict=True))
         self.adapters = {name: load_adapter(folder, self.base)
                          for name, folder in zip(names[count:], settings.adapters, strict=True)}
-        # now, not when the models before it have answered; hashing the base takes a while, so once for each it may be
-        for adapter in {adapter.base_sha256: adapter for adapter in self.adapters.values()}.values():
-            check_base(self.base, adapter)
+        self.base_hash = base_sha256(self.base) if self.adapters else ""  # once: it takes a while
+        for adapter in self.adapters.values():  # now, not when the models before it have answered
+            check_base(self.base, adapter, self.base_hash)
         self.names = ["base", *names]
         folders = (settings.base, *settings.full, *settings.adapters)
         self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))
@@ -136,7 +138,7 @@ class Panel:
                 self.full[name] = model
             yield name, model
         for name, adapter in self.adapters.items():
-            install_adapter(self.base, adapter)
+            install_adapter(self.base, adapter, self.base_hash)
             try:
                 yield name, merge_lora(self.base) if self.merge else self.base
             finally:  # also when a prompt was refused: the next one finds the plain base
@@ -144,10 +146,11 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from instructions import render, tokenize_prompts
+        from instructions import asking_template, render, tokenize_prompts
 
-        if "prompt" in record and ("completion" not in record or template != "chat"):
-            text, template = record["prompt"], "raw"  # as it is, as in training
+        template = asking_template(record.get("schema", "instruction"), template)
+        if template == "raw" and "prompt" in record:
+            text = record["prompt"]
         else:
             text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
         try:
@@ -249,14 +252,15 @@ def chosen_prompts(settings):
 
 
 def instruction_records(path):
-    """The records of a file, all of them with an instruction: that of a completion is its prompt, that of {"text",
-    "label"} a question about the sentiment. A field "prompt" beside an instruction is not asked, as in training.
+    """The records of a file, all of them with their "schema" and an instruction: that of a completion is its prompt,
+    that of {"text", "label"} a question about the sentiment. A field "prompt" beside an instruction is not asked, as in
+    training.
     """
-    from instructions import SCHEMAS, SENTIMENT, read_records, sentiment_prompt
+    from instructions import SENTIMENT, read_records, schema_of, sentiment_prompt
 
     records = read_records(path)
     for number, record in enumerate(records, 1):
-        schema = next(keys[0] for keys in SCHEMAS if keys[0] in record)
+        record["schema"] = schema = schema_of(record)
         if schema == "instruction":
             record.pop("prompt", None)
         elif schema == "prompt":

@@ -133,6 +133,11 @@ def parse(text: str, where):
 SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))
 
 
+def schema_of(record: dict) -> str | None:
+    """The first key of the record's schema: "instruction", "prompt" or "text"; None if it has none."""
+    return next((keys[0] for keys in SCHEMAS if keys[0] in record), None)
+
+
 def check_record(record, where: str):
     """Raises InputError unless the record has one of the schemas, its texts being strings."""
     if not isinstance(record, dict):
@@ -192,10 +197,11 @@ class Examples:
         return self.lengths - self.first_label
 
 
-def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Examples:
+def collect(pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False) -> Examples:
     """(prompt ids, answer ids) pairs to Examples of at most max_length tokens.
 
-    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt.
+    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt. train_on_prompt
+    labels the prompt as well.
     """
     parts, first, dropped, truncated = [], [], 0, 0
     for prompt, answer in pairs:
@@ -203,7 +209,7 @@ def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Example
             truncated += 1
             if keep_end_of_prompt:
                 prompt = prompt[-max(max_length - len(answer), 1) :]
-        ids, label = [*prompt, *answer][:max_length], max(len(prompt), 1)
+        ids, label = [*prompt, *answer][:max_length], 1 if train_on_prompt else max(len(prompt), 1)
         if label >= len(ids):
             dropped += 1
             continue
@@ -214,9 +220,11 @@ def collect(pairs, max_length: int, keep_end_of_prompt: bool = False) -> Example
     return Examples(tokens, starts, np.asarray(first, np.int64), dropped, truncated)
 
 
-def asking_template(records: list[dict], template: str) -> str:
-    """The template that asks as in training: texts, and prompts with their completions, are taken as they are."""
-    return template if template == "chat" or "instruction" in records[0] else "raw"
+def asking_template(schema: str, template: str) -> str:
+    """The template that asks records of a schema as in training: texts are taken as they are, and so are prompts with
+    their completions, unless they become a chat.
+    """
+    return template if schema == "instruction" or (schema == "prompt" and template == "chat") else "raw"
 
 
 def tokenize(texts: list[str], tokenizer, start: bool, literal: bool = False) -> list[list[int]]:
@@ -250,7 +258,7 @@ def encode_records(
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
     eos, chat = tokenizer.eos_token, template == "chat"
-    kinds = {next(keys[0] for keys in SCHEMAS if keys[0] in record) for record in records}
+    kinds = {schema_of(record) for record in records}
     texts = "text" in kinds
     if len(kinds) > 1 and (texts or not chat):  # a chat template asks instructions and prompts alike
         raise InputError(f"records with {' and '.join(sorted(kinds))} are mixed; put them in two files")
@@ -278,17 +286,15 @@ def encode_records(
             pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
         else:
             pairs.append((record["prompt"], record["completion"] + eos))
-    template = asking_template(records, template)
+    template = asking_template(schema_of(records[0]), template)
     prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
     answers = [answer.removesuffix(eos) for _, answer in pairs]
     answers = tokenize(answers, tokenizer, start=False, literal=template not in ("chat", "raw"))
-    for answer in answers:
-        if not (chat and answer and answer[-1] in tokenizer.all_special_ids):  # chat templates have ends of their own
+    for answer in answers:  # chat templates have ends of their own
+        if not (template == "chat" and answer and answer[-1] in tokenizer.all_special_ids):
             answer.append(tokenizer.eos_token_id)
     both = zip(prompts, answers, strict=True)
-    if train_on_prompt:
-        both = (([], [*prompt, *answer]) for prompt, answer in both)
-    return collect(both, max_length, keep_end_of_prompt=texts)
+    return collect(both, max_length, keep_end_of_prompt=texts, train_on_prompt=train_on_prompt)
 
 
 def load_examples(

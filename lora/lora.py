@@ -20,8 +20,8 @@ fewer FLOPs as soon as N > in out / (in + out) (384 tokens here); but it needs a
 no dropout on the branch and only one adapter per pass. lora/bench.py measures both.
 
 Backward: with g = dL/dy (N, out), h = xA (N, R):  dB = s h^T g,  dA = x^T (s g B^T),  dx = g W + (s g B^T) A^T. Only
-x, h and the parameters are needed; W gets no gradient, so unlike plain autograd nothing of size (N, out) is kept for
-it.
+x, h and the parameters are kept for it. Plain autograd keeps no more, W having no gradient, but forms hB, s hB and s g,
+each of size (N, out), on the way; here s is taken into B, and the products add up in y's memory.
 
 Shapes: N tokens, R rank, in / out the layer's features. A is `lora_right_weight` (in, R), B is `lora_left_weight` (R,
 out).
@@ -133,7 +133,7 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def start_from_singular_vectors(self):
-        """PiSSA: sAB = the best rank-R approximation of W^T, by a truncated SVD."""
+        """PiSSA: sAB = the best rank-R approximation of W^T: the first R terms of its SVD (computed in full)."""
         if self.lora_dim > min(self.weight.shape):
             raise InputError(
                 f"lora_dim is {self.lora_dim}, but a layer of {self.in_features} x {self.out_features} has only "

@@ -28,7 +28,7 @@ from typing import get_args
 
 import tyro
 from curves import diverged, read_metrics
-from finetune_settings import LORA_ONLY, ROOT, RUNS, InputError, Settings, check_settings
+from finetune_settings import LORA_ONLY, ROOT, RUNS, InputError, Settings, check_settings, run_command
 from sweep_report import read_json
 
 GRID = ("lora_dim", "lora_scaling", "dropout", "lr", "train_batch_size", "seed")
@@ -181,13 +181,14 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def memory(reset=False):
-    """Peak memory in bytes since the last reset: of the GPU where there is one, else of this process (macOS: since its
-    start).
+def memory(device, reset=False):
+    """Peak memory in bytes since the last reset of what --device names: of the GPU, else of this process (macOS: since
+    its start).
     """
     import torch
+    from finetune_model import choose_device
 
-    if torch.cuda.is_available():
+    if choose_device(device).type == "cuda":
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated()
@@ -220,18 +221,17 @@ def shared_data(run, cache):
 def train_one(run, folder, cache):
     """Trains (or continues) one run and writes its result.json; one that diverged has no losses to compare."""
     from finetune_loop import Diverged, Stopped, fine_tune
-    from sweep_report import trainable_parameters
 
     data = shared_data(run, cache)
-    memory(reset=True)
-    lost = False
+    memory(run.device, reset=True)
+    lost, trainable = False, None
     try:
-        fine_tune(run, data=data)
+        trainable = fine_tune(run, data=data)["trainable"]
     except Diverged as error:
         print(f"{folder.name}: diverged: {error}", file=sys.stderr)
         lost = True
     except Stopped:
-        raise KeyboardInterrupt from None
+        raise KeyboardInterrupt("the same command continues") from None
     gc.collect()
     curves = read_metrics(folder)
     (_, train), (_, evals) = curves["loss"], curves["eval_loss"]
@@ -241,8 +241,8 @@ def train_one(run, folder, cache):
     result = {
         "status": "diverged" if lost else "finished",
         "settings": {f: getattr(run, f) for f in (*GRID, "use_lora", "rslora", "dora", "lora_init")},
-        "steps": len(train), "seconds": times[-1] if times else 0.0, "peak_bytes": memory(),
-        "trainable": trainable_parameters(folder),
+        "steps": len(train), "seconds": times[-1] if times else 0.0, "peak_bytes": memory(run.device),
+        "trainable": trainable,
         "base_eval_loss": evals[0] if evals else None,
         "eval_loss": evals[-1] if evals and not lost else None,
         "train_loss": sum(recent) / len(recent) if recent and not lost else None,
@@ -321,11 +321,5 @@ def main(s):
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(SweepSettings, description=__doc__, config=(tyro.conf.FlagConversionOff,), use_underscores=True))
-    except (InputError, OSError, subprocess.CalledProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    options = {"description": __doc__, "config": (tyro.conf.FlagConversionOff,), "use_underscores": True}
+    run_command(main, lambda: tyro.cli(SweepSettings, **options))

@@ -2,30 +2,11 @@
 
 import json
 from itertools import cycle
-from pathlib import Path
 
 from curves import FULL_COLOURS, plot_by_rank, plot_runs, shades
 from finetune_settings import InputError
 
 SHORT = {"lora_scaling": "alpha", "train_batch_size": "batch", "lora_init": "init"}
-
-
-def trainable_parameters(folder):
-    """How many numbers a run trained, from the header of what it saved; None if it saved nothing."""
-    from safetensors import safe_open
-
-    for path in (Path(folder) / "adapter" / "adapter_model.safetensors", Path(folder) / "model" / "model.safetensors",
-                 Path(folder).parent / "models" / Path(folder).name / "model.safetensors"):
-        if path.exists():
-            total = 0
-            with safe_open(path, framework="numpy") as file:
-                for key in file.keys():  # noqa: SIM118
-                    count = 1
-                    for size in file.get_slice(key).get_shape():
-                        count *= size
-                    total += count
-            return total
-    return None
 
 
 def read_json(path):

@@ -90,7 +90,7 @@ def test_tables_and_picture_from_saved_results(tmp_path, capsys):
     forms = [{"rank": r, "tokens": n, "base": 1.0, **dict.fromkeys(bench.FORMS, 1.25)}
              for r in (8, 32) for n in (64, 1024)]
     saved = {
-        "machine": {"shape": "gpt2", "device": "cpu", "threads": 2},
+        "settings": {name: getattr(bench.Settings(device="cpu", threads=2), name) for name in bench.COMPARED},
         "gradients": {"fp32": {"loss_peft": 10.1, "loss_ours": 10.1, "largest_difference": 1e-7,
                                "largest_relative": 2e-6, "largest_gradient": 0.5}},
         "step": {"bf16 peft": row(4000), "bf16 layer": row(3500), "bf16 ours": row(2000),
@@ -108,10 +108,17 @@ def test_tables_and_picture_from_saved_results(tmp_path, capsys):
     assert (tmp_path / "bench.png").stat().st_size > 10_000
 
 
-def test_results_of_another_machine_and_unknown_parts_are_refused(tmp_path):
-    (tmp_path / "bench.json").write_text('{"machine": {"shape": "gpt2", "device": "cuda", "threads": 8}}')
-    with pytest.raises(bench.InputError, match="choose another --out"):
-        bench.main(bench.Settings(only="none", device="cpu", threads=2, out=str(tmp_path)))
+def test_results_of_other_settings_and_unknown_parts_are_refused(tmp_path):
+    def refused(message, **settings):
+        with pytest.raises(bench.InputError, match=message):
+            bench.main(bench.Settings(only="none", device="cpu", out=str(tmp_path), **settings))
+
+    earlier = {name: getattr(bench.Settings(device="cpu", threads=2), name) for name in bench.COMPARED}
+    (tmp_path / "bench.json").write_text(json.dumps({"settings": earlier}))
+    refused("holds results of --threads 2, not 8; --rank 8, not 4; choose another --out", threads=8, rank=4)
+    for text in ("[1]", '{"settings"'):
+        (tmp_path / "bench.json").write_text(text)
+        refused("holds no results of this script; choose another --out")
     with pytest.raises(bench.InputError, match="unknown 'speed'"):
         bench.main(bench.Settings(only="speed", device="cpu", out=str(tmp_path)))
 

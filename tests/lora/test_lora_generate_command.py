@@ -169,6 +169,17 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_asked(folder, 
         generate.Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "other"),)))
 
 
+def test_the_base_is_hashed_once(folder, monkeypatch):
+    import adapters
+
+    hashed, original = [], adapters.base_sha256
+    monkeypatch.setattr(adapters, "base_sha256", lambda model: hashed.append(model) or original(model))
+    panel = generate.Panel(generate.Settings(**models_of(folder), max_new_tokens=1))
+    for prompt in ("Add.", "Go."):
+        panel.answer([{"instruction": prompt}], 0.0, 1)
+    assert len(hashed) == 1
+
+
 def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsys):
     folders = {name: tmp_path / name for name in ("base", "plain", "alpaca", "older")}
     for name, folder in folders.items():

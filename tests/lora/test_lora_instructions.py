@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from finetune_settings import InputError
-from instructions import encode_records, load_examples, read_records, render, split_records
+from instructions import asking_template, encode_records, load_examples, read_records, render, split_records
 from tokenizers.processors import TemplateProcessing
 
 RECORD = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -87,6 +87,13 @@ def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
     )
 
 
+@pytest.mark.parametrize(("schema", "expected"), [
+    ("instruction", ["seed", "chat"]), ("prompt", ["raw", "chat"]), ("text", ["raw", "raw"]),
+])
+def test_the_template_that_asks_follows_the_schema(schema, expected):
+    assert [asking_template(schema, template) for template in ("seed", "chat")] == expected
+
+
 def test_loss_on_the_prompt_can_be_switched_on(tokenizer):
     examples = encode_records([RECORD], tokenizer, train_on_prompt=True)
     assert examples.first_label[0] == 1
@@ -131,6 +138,8 @@ def test_sentiment_keeps_the_question_when_cut(tokenizer):
     assert len(examples[0]) == 60
     assert [texts(examples, tokenizer, i)[1] for i in (0, 1)] == [" negative<|endoftext|>", " positive<|endoftext|>"]
     assert texts(examples, tokenizer, 0)[0].endswith("\nSentiment:")
+    whole = encode_records(records, tokenizer, max_length=60, text_mode="sentiment", train_on_prompt=True)
+    assert np.array_equal(whole.tokens, examples.tokens) and whole.first_label.tolist() == [1, 1]
     with pytest.raises(InputError, match="record 2"):
         encode_records([records[0], {"text": "x", "label": "good"}], tokenizer, text_mode="sentiment")
 

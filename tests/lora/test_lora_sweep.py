@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -307,7 +308,24 @@ def test_memory_is_measured_on_any_system(platform, monkeypatch):
     monkeypatch.setattr(sys, "platform", platform)
     if platform == "darwin":
         monkeypatch.delattr(sweep.Path, "read_text")
-    assert sweep.memory(reset=True) > 1e5
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # a GPU that --device cpu leaves alone
+    assert sweep.memory("cpu", reset=True) > 1e5
+
+
+@pytest.mark.parametrize("rank", [10**15, 10**18])
+def test_want_of_memory_is_one_line(base, tmp_path, rank):
+    flags = ("--model_name_or_path", base / "tiny", "--data_path", base / "train.json", "--name", tmp_path / "large",
+             "--lora_dim", rank, "--eval_ratio", 0.1, "--device", "cpu")
+    done = subprocess.run([sys.executable, str(ROOT / "lora" / "sweep.py"), *map(str, flags)], capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: out of memory") and done.stderr.count("\n") == 1
+
+
+def test_pissas_frozen_half_does_not_count_as_trained(base, tmp_path):
+    sweep.main(settings(base, tmp_path / "pissa", lora_dim=(2,), lora_init="pissa", max_steps=1))
+    (result,) = results(tmp_path / "pissa").values()
+    assert result["trainable"] == 2 * (4 * (32 + 32) + 2 * (32 + 48) + (48 + 32))
 
 
 def test_all_settings_are_checked_before_the_first_run(base, tmp_path):
