@@ -1,6 +1,6 @@
-"""One attention function that chooses its kernel by device, dtype and use, and the key-value cache for generation.
+"""One attention function that chooses its kernel by device, dtype and use.
 
-Shapes: B batch, T query positions, S key positions, H query heads, K key-value heads, D head size, L layers.
+Shapes: B batch, T query positions, S key positions, H query heads, K key-value heads, D head size.
 """
 
 import functools
@@ -162,26 +162,3 @@ def visible_from(starts: torch.Tensor) -> torch.Tensor:
     """The causal mask, bool (B, 1, T, T), of queries that see keys from starts (B, T) on."""
     positions = torch.arange(starts.shape[1], device=starts.device)
     return ((positions <= positions[:, None]) & (positions >= starts[:, :, None]))[:, None]
-
-
-class KVCache:
-    """Keys and values of the positions seen so far, preallocated at the size of the key-value heads.
-
-    `model(tokens, cache=cache)` writes the new positions behind the old ones and advances `length`.
-    """
-
-    def __init__(self, config, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu"):
-        shape = (config.n_layer, batch, config.kv_heads, capacity, config.head_dim)  # (L, B, K, S, D)
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.length = 0
-        self.capacity = capacity
-
-    def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store k, v (B, K, T, D) of the new positions; returns all so far, (B, K, length + T, D)."""
-        end = self.length + k.shape[2]
-        if end > self.capacity:
-            raise ValueError(f"key-value cache holds {self.capacity} positions, {end} are needed")
-        self.keys[layer, :, :, self.length:end] = k
-        self.values[layer, :, :, self.length:end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]

@@ -5,14 +5,14 @@ model. A block is four products and what lies between them: plain PyTorch here, 
 cpu_decoder.py.
 
 Shapes: B rows, T new tokens per row, N = B T, H query heads, K key-value heads, D head size, S positions in the cache,
-C channels, V vocabulary.
+C channels, V vocabulary, L layers.
 """
 
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention
+from attention import attention
 
 
 class Weights:
@@ -56,6 +56,29 @@ def make_decoder(model, *arguments) -> "Decoder":
 
         return CPUDecoder(model, *arguments)
     return Decoder(model, *arguments)
+
+
+class KVCache:
+    """Keys and values of the positions seen so far, preallocated at the size of the key-value heads.
+
+    A step writes its positions behind the old ones, layer by layer, and then advances `length`.
+    """
+
+    def __init__(self, config, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu"):
+        shape = (config.n_layer, batch, config.kv_heads, capacity, config.head_dim)  # (L, B, K, S, D)
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.length = 0
+        self.capacity = capacity
+
+    def extend(self, layer: int, k: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Store k, v (B, K, T, D) of the new positions; returns all so far, (B, K, length + T, D)."""
+        end = self.length + k.shape[2]
+        if end > self.capacity:
+            raise ValueError(f"key-value cache holds {self.capacity} positions, {end} are needed")
+        self.keys[layer, :, :, self.length:end] = k
+        self.values[layer, :, :, self.length:end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
 
 class Decoder:

@@ -31,7 +31,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_mask, eager_cpu
+from attention import attention, document_mask, eager_cpu
 from loss import linear_cross_entropy
 from presets import GPTConfig, InputError
 from torch import nn
@@ -82,7 +82,7 @@ class Norm(nn.Module):
 def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Rotary positions (Su et al. 2021) with channel i paired with i + D/2, as in Hugging Face's Llama.
 
-    x (B, T, H, D); cos, sin (T, D/2) or (B, T, D/2).
+    x (B, T, H, D); cos, sin (T, D/2).
     """
     cos, sin = (table.unsqueeze(-2).to(x.dtype) for table in (cos, sin))
     a, b = x.chunk(2, dim=-1)
@@ -92,9 +92,8 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
 class Attention(nn.Module):
     """Causal self-attention with H query heads over K key-value heads (Ainslie et al. 2023)."""
 
-    def __init__(self, config: GPTConfig, layer: int):
+    def __init__(self, config: GPTConfig):
         super().__init__()
-        self.layer = layer  # its place in the cache
         H, K, D = config.n_head, config.kv_heads, config.head_dim
         self.heads, self.head_dim = (H, K), D
         self.sizes = [H * D, K * D, K * D]
@@ -103,11 +102,11 @@ class Attention(nn.Module):
         self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
         self.k_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
 
-    def forward(self, x, rotary=None, mask=None, cache: KVCache | None = None):
+    def forward(self, x, rotary=None, mask=None):
         """Map x (B, T, C) to (B, T, C)."""
         B, T, _ = x.shape
         x = self.c_attn(x)
-        if eager_cpu(x) and (rotary is None or rotary[0].dim() == 2):
+        if eager_cpu(x):
             import cpu_layers
 
             q, k, v = cpu_layers.Heads.apply(x, self.q_norm.weight, self.k_norm.weight, self.q_norm.eps,
@@ -118,8 +117,6 @@ class Attention(nn.Module):
             if rotary is not None:
                 q, k = rotate(q, *rotary), rotate(k, *rotary)
             q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.extend(self.layer, k, v)  # (B, K, S, D)
         y = attention(q, k, v, mask)  # (B, H, T, D)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, -1))
 
@@ -153,21 +150,21 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then the same with the MLP; post-norm puts each norm after the sum."""
 
-    def __init__(self, config: GPTConfig, layer: int, dropout: float):
+    def __init__(self, config: GPTConfig, dropout: float):
         super().__init__()
         self.post = config.norm_place == "post"
         self.ln_1 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
-        self.attn = Attention(config, layer)
+        self.attn = Attention(config)
         self.ln_2 = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
         self.mlp = MLP(config)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, rotary=None, mask=None, cache=None):
+    def forward(self, x, rotary=None, mask=None):
         """Map x (B, T, C) to (B, T, C)."""
         if self.post:
-            x = self.ln_1(x + self.dropout(self.attn(x, rotary, mask, cache)))
+            x = self.ln_1(x + self.dropout(self.attn(x, rotary, mask)))
             return self.ln_2(x + self.dropout(self.mlp(x)))
-        x = x + self.dropout(self.attn(self.ln_1(x), rotary, mask, cache))
+        x = x + self.dropout(self.attn(self.ln_1(x), rotary, mask))
         return x + self.dropout(self.mlp(self.ln_2(x)))
 
 
@@ -206,7 +203,7 @@ class GPT(nn.Module):
         self.config, self.dtype, self.compiled = config, dtype, False
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(config.padded_vocab, config.n_embd),
-            "h": nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer)),
+            "h": nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer)),
         })
         self.dropout = nn.Dropout(dropout)
         if config.position == "learned":
@@ -238,48 +235,38 @@ class GPT(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def trunk(self, tokens, cache: KVCache | None = None, positions=None, mask=None, embedded=None):
-        """Everything below the output head: tokens (B, T), or embedded (B, T, C), -> normalised states (B, T, C).
-
-        positions (T,) or (B, T) default to those after the cache; mask (B, 1, T, S) bool replaces the causal rule.
-        """
-        T, start = tokens.shape[1], cache.length if cache is not None else 0
-        if start + T > self.config.block_size and self.config.position == "learned":
-            raise InputError(f"{start + T} positions are more than the model's {self.config.block_size}")
-        if positions is None:
-            positions = torch.arange(start, start + T, device=tokens.device)
-        if self.config.document_mask and mask is None and cache is None:
+    def trunk(self, tokens, embedded=None):
+        """Everything below the output head: tokens (B, T), or embedded (B, T, C), -> normalised states (B, T, C)."""
+        T, mask, rotary = tokens.shape[1], None, None
+        if self.config.block_size < T and self.config.position != "none":
+            raise InputError(f"{T} positions are more than the model's {self.config.block_size}")
+        if self.config.document_mask:
             mask = document_mask(tokens, self.config.end_of_text, self.compiled, self.config.head_dim)  # for all layers
         x = F.embedding(tokens, self.transformer["wte"].weight) if embedded is None else embedded
         if self.config.position == "learned":
-            x = x + F.embedding(positions, self.transformer["wpe"].weight)
+            x = x + self.transformer["wpe"].weight[:T]
         x = self.dropout(x.to(self.dtype))
-        rotary = None
         if self.config.position == "rope":
-            rotary = [table[positions] for table in (self.cos, self.sin)]
+            rotary = self.cos[:T], self.sin[:T]
         for block in self.transformer["h"]:
-            x = block(x, rotary, mask, cache)
-        if cache is not None:
-            cache.length += T
+            x = block(x, rotary, mask)
         return self.transformer["ln_f"](x) if "ln_f" in self.transformer else x
 
     def head(self, x: torch.Tensor) -> torch.Tensor:
         """Hidden states (..., C) -> logits (..., V) over the real vocabulary."""
         return self.lm_head(x)[..., : self.config.vocab_size]
 
-    def forward(self, tokens, targets=None, cache: KVCache | None = None, positions=None, mask=None,
-                z_loss: float = 0.0, last_only: bool = False):
-        """Logits (B, T, V) of tokens (B, T), or (B, 1, V) with last_only; with targets (B, T) the mean loss, nats.
+    def forward(self, tokens, targets=None, z_loss: float = 0.0):
+        """Logits (B, T, V) of tokens (B, T); with targets (B, T) the mean loss, nats.
 
         Targets of -1 do not count; z_loss: see linear_cross_entropy.
         """
         if targets is None:
-            x = self.trunk(tokens, cache, positions, mask)
-            return self.head(x[:, -1:] if last_only else x)
+            return self.head(self.trunk(tokens))
         embedded, weight = None, self.lm_head.weight
         if self.config.tied:
             embedded, weight = TiedEmbedding.apply(weight, tokens)
-        x = self.trunk(tokens, cache, positions, mask, embedded)
+        x = self.trunk(tokens, embedded)
         return linear_cross_entropy(x.flatten(0, 1), weight, targets.flatten(), self.config.vocab_size, z_loss)
 
     def compile_blocks(self, keep_activations: float = 1.0):

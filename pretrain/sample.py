@@ -85,8 +85,7 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     model has, or logits that are not finite.
     """
     import torch
-    from attention import KVCache
-    from decoder import make_decoder
+    from decoder import KVCache, make_decoder
 
     B, T, config, whole = len(prompts), max(map(len, prompts), default=0), model.config, prompts
     if not B or min(map(len, prompts)) == 0:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from attention import KVCache, attention, document_starts, mask_by_blocks, plain_attention, visible_from
+from attention import attention, document_starts, mask_by_blocks, plain_attention, visible_from
 from model import GPT, rotary_table, rotate
 from presets import PRESETS, GPTConfig, InputError
 from pretrain_tiny import layers_of_pytorch
@@ -106,30 +106,6 @@ def test_logits_and_gradients_equal_transformers(name):
         layer = theirs.model.layers[0].self_attn
         expected = torch.cat([layer.q_proj.weight.grad, layer.k_proj.weight.grad, layer.v_proj.weight.grad])
         torch.testing.assert_close(ours_first, expected, atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize("values", [GPT2, {**LLAMA, "n_kv_head": 2, "qk_norm": True}, {**LLAMA, "position": "none"}],
-                         ids=["gpt2", "llama", "no positions"])
-def test_cache_gives_the_logits_of_the_whole(values):
-    model = scrambled(GPTConfig(**values))
-    x = tokens()
-    cache = KVCache(model.config, batch=len(x), capacity=T, dtype=torch.float32)
-    assert cache.keys.shape == (2, 3, model.config.kv_heads, T, model.config.head_dim)
-    with torch.no_grad():
-        pieces = [model(x[:, a:b], cache=cache) for a, b in ((0, 7), (7, 8), (8, 20), (20, 24))]
-        torch.testing.assert_close(torch.cat(pieces, 1), model(x), atol=1e-5, rtol=1e-5)
-        with pytest.raises(ValueError, match="24 positions, 25"):
-            model(x[:, :1], cache=cache)
-
-
-def test_left_padding_with_mask_and_positions():
-    model = scrambled(GPTConfig(**LLAMA))
-    x = tokens(rows=1, length=10)
-    padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), x], 1)
-    positions = (torch.arange(13) - 3).clamp(min=0)[None]
-    mask = torch.ones(13, 13, dtype=torch.bool).tril()[None, None].clone()
-    mask[..., :3] = torch.eye(13, dtype=torch.bool)[:, :3]
-    torch.testing.assert_close(model(padded, positions=positions, mask=mask)[:, 3:], model(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("mlp", ["gelu", "relu2", "silu", "swiglu"])

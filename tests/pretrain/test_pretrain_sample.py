@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from attention import KVCache
 from convert import export
 from cpu_decoder import CPUDecoder
-from decoder import Decoder, make_decoder
+from decoder import Decoder, KVCache, make_decoder
 from model import GPT
 from presets import GPTConfig, InputError, read_settings, run_command
 from sample import Settings, choose, generate, main, stream
