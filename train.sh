@@ -54,14 +54,21 @@ instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/run
 choices=data/choices/$NAME.jsonl
 
 # attended COMMAND...: runs it, and hands SIGTERM on; bash by itself would first wait for the end of a COMMAND in front.
+# Traps only take note: a wait within a trap can miss the end of what the wait outside has just seen.
 attended() {
-    local worker='' status=0
-    trap '[ -z "$worker" ] || { kill -TERM "$worker" && wait "$worker"; } 2>/dev/null; exit 143' TERM
-    trap '[ -z "$worker" ] || wait "$worker"; exit 130' INT  # Ctrl-C has reached it too
+    local worker='' status=0 ended=''
+    trap 'ended=143; [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null || true' TERM
+    trap 'ended=130' INT  # Ctrl-C reaches it too
     (trap - INT TERM; exec "$@") <&0 &
     worker=$!
+    [ -z "$ended" ] || kill -TERM "$worker" 2>/dev/null || true
     wait "$worker" || status=$?
+    while kill -0 "$worker" 2>/dev/null; do  # it was a signal that ended the wait
+        status=0
+        wait "$worker" || status=$?
+    done
     trap - INT TERM
+    [ -z "$ended" ] || exit "$ended"
     return "$status"
 }
 
