@@ -16,4 +16,4 @@ scripts=$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("scripts"))')
 "$scripts/shellcheck" setup.sh train.sh generate.sh test.sh .ci/run
 
 say "tests"
-exec "$PYTHON" -m pytest -n 2 --dist loadfile "$@"
+exec "$PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
