@@ -169,6 +169,8 @@ def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
     name = f"{settings.text.name}-{settings.vocab_size}"
     tokenizer, tokens = DATA / "tokenizer" / name, DATA / "tokens" / name
     if not (tokens / "manifest.json").exists():
+        if not (settings.text / "train.txt").exists():
+            raise InputError(f"--text {settings.text} holds no train.txt; data/prepare.py makes such a folder")
         run = [sys.executable, HERE.parent / "bpe" / "run.py"]
         subprocess.run([*run, "train", settings.text / "train.txt", "--vocab_size", str(settings.vocab_size),
                         "--special_tokens", "<|endoftext|>", "--out", tokenizer], check=True)
