@@ -160,16 +160,21 @@ def test_ctrl_c_stops_at_once_and_counts_nothing_as_done(clone, tmp_path):
     assert scripts(clone("train.sh"))[0] == "bpe/run.py train"
 
 
-def test_ctrl_c_ends_the_run_beside_as_well(clone, tmp_path):
-    log = tmp_path / "log"
+def start_both_runs(clone, log, word, **variables):
+    """train.sh at work on LoRA and full fine-tuning: each has written a line with the word to the log."""
     log.write_text("")
-    environment = os.environ | {"PYTHON": str(clone.stand_in), "LOG": str(log), "SLOW_AT": "lora/train.py"}
+    environment = os.environ | {"PYTHON": str(clone.stand_in), "LOG": str(log), **variables}
     running = subprocess.Popen(["bash", str(clone.folder / "train.sh")], env=environment, stdin=subprocess.DEVNULL,
                                stdout=subprocess.PIPE, start_new_session=True)
     deadline = time.monotonic() + 20
-    while log.read_text().count("lora/train.py") < 2:
+    while log.read_text().count(word) < 2:
         assert time.monotonic() < deadline, "both runs begin"
         time.sleep(0.1)
+    return running
+
+
+def test_ctrl_c_ends_the_run_beside_as_well(clone, tmp_path):
+    running = start_both_runs(clone, tmp_path / "log", "lora/train.py", SLOW_AT="lora/train.py")
     os.killpg(running.pid, signal.SIGINT)
     assert running.wait(timeout=10) != 0
     left = subprocess.run(["pgrep", "-f", str(clone.stand_in)], capture_output=True, text=True).stdout
@@ -179,20 +184,13 @@ def test_ctrl_c_ends_the_run_beside_as_well(clone, tmp_path):
 
 def test_sigterm_to_the_script_alone_ends_the_stages_once_they_have_saved(clone, tmp_path):
     log, saving = tmp_path / "log", tmp_path / "saving python"
-    log.write_text("")
     slow = f"""[ "$1" != lora/train.py ] || {{
         trap 'sleep 0.5; echo saved >>"$LOG"; exit 0' TERM; echo begun >>"$LOG"; while :; do sleep 0.1; done; }}
     exec '{clone.stand_in}' "$@"
     """
     saving.write_text("#!/usr/bin/env bash\n" + slow)
     saving.chmod(0o755)
-    environment = os.environ | {"PYTHON": str(saving), "LOG": str(log)}
-    running = subprocess.Popen(["bash", str(clone.folder / "train.sh")], env=environment, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, start_new_session=True)
-    deadline = time.monotonic() + 20
-    while log.read_text().count("begun") < 2:
-        assert time.monotonic() < deadline, "both runs begin"
-        time.sleep(0.1)
+    running = start_both_runs(clone, log, "begun", PYTHON=str(saving))
     running.terminate()
     assert running.wait(timeout=10) == 143
     assert log.read_text().count("saved") == 2
