@@ -24,7 +24,8 @@ class Between:
         self.settings, self.world, self.model, self.optimizers = settings, world, model, optimizers
         self.val_split, self.T, self.folder, self.identity, self.log = val_split, T, folder, identity, log
         if settings.export:
-            from convert import architecture, check_target
+            from convert import check_target
+            from hf_format import architecture
 
             architecture(model.config)
             check_target(settings.export)

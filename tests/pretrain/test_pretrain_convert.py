@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from convert import Settings, architecture, check_target, export, load, load_run, main
+from convert import Settings, check_target, export, load, load_run, main
+from hf_format import architecture, hf_tensors
 from model import GPT
 from presets import GPTConfig, InputError
 from safetensors.torch import load_file, save_file
@@ -79,8 +80,6 @@ def test_gradients_equal_transformers(name, tmp_path):
     with torch.no_grad():
         for p, q in zip(gradient.parameters(), model.parameters(), strict=True):
             p.copy_(q.grad)
-    from convert import hf_tensors
-
     ours = hf_tensors(model.config, gradient.state_dict())
     for parameter, p in reference.named_parameters():
         assert torch.allclose(ours[parameter], p.grad, atol=1e-5), parameter
