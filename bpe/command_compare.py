@@ -102,9 +102,11 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
         return {"text": text.encode("utf-8", "surrogateescape")}
     texts = {}
     for path in files or PARAGRAPHS:
-        reading = text_files.Reading()
+        reading = text_files.Reading("replace")
         blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
         texts[str(path)] = text = next(blocks, b"") if limit else b"".join(blocks)
+        if reading.replaced:
+            print(f"{path}: {reading.replaced:,} sequences that are not UTF-8 are shown as U+FFFD", file=sys.stderr)
         if limit and len(text) > limit - 4:  # a character may have come in between
             print(f"{path}: its first {len(text):,} bytes; --limit shows more", file=sys.stderr)
     names = _distinct(texts, lambda path: Path(path).name)

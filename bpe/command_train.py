@@ -74,7 +74,8 @@ def run(settings: Train) -> None:
             vocabulary = fast.extend(known, counts, settings.vocab_size, settings.ties, bar.update)
         else:
             vocabulary = fast.merge(counts, settings.vocab_size, settings.ties, bar.update)
-    print(f"made {_n(len(vocabulary.merges), 'merge')} in {time.perf_counter() - start:.2f} s")
+    made = len(vocabulary.merges) - (len(known.merges) if known else 0)
+    print(f"made {_n(made, 'merge')} in {time.perf_counter() - start:.2f} s")
     names = tokenizer_folder.save(vocabulary, settings.out)
     if kept:
         (settings.out / kept.name).unlink(missing_ok=True)
@@ -211,7 +212,8 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
     if len(vocabulary) < settings.vocab_size:
         print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
     longest = max(vocabulary.token_bytes, key=len)
-    print(f"vocabulary: {size} tokens, the longest {longest.decode('utf-8', 'backslashreplace')!r}")
+    shown = repr(longest[:60].decode("utf-8", "backslashreplace"))
+    print(f"vocabulary: {size} tokens, the longest {shown}" + f"… ({_n(len(longest), 'byte')})" * (len(longest) > 60))
     files = [path for path in settings.files if not text_files.is_stream(path)]
     if files:
         from encoder import Tokenizer

@@ -87,8 +87,8 @@ class Counts:
                 raise ValueError("its parts do not fit together")
         except OSError:
             raise
-        except Exception as error:  # numpy raises many kinds for a damaged file
-            raise InputError(f"{path}: not a file of counts, or damaged ({error})") from None
+        except Exception:  # numpy raises many kinds for a damaged file
+            raise InputError(f"{path}: not a file of counts, or damaged") from None
         padded = np.concatenate([data.astype(np.uint8), np.zeros(PADDING, np.uint8)])
         return cls(padded, ends, counts.astype(np.int64), names[0], tuple(names[1:]), (index, total), replaced)
 
@@ -239,7 +239,7 @@ def blocks(chunks: Iterable[str | bytes], cutter: Cutter) -> Iterator[bytes]:
 
 def read_whole(path: Path) -> bool:
     """Whether it can be read from its beginning only: .gz, .jsonl, a stream."""
-    return path.suffix == ".gz" or is_jsonl(path) or is_stream(path)
+    return path.suffix.lower() == ".gz" or is_jsonl(path) or is_stream(path)
 
 
 def file_size(path: Path) -> int:
@@ -308,7 +308,7 @@ def count(
     use; texts, and patterns that `regex` splits, use one. shard: (i, n) counts the i-th of n about equal runs of the
     files' bytes, where .gz and .jsonl are not cut. errors, for bytes that are not UTF-8: "strict" raises InputError
     with file and offset, "replace" puts U+FFFD, "bytes" takes them as they are (.jsonl must be UTF-8). progress(bytes
-    done since the last call) is called from several threads.
+    done since the last call) is called from several threads. InputError for one str or bytes in place of several.
     """
     compile_pattern(pattern)
     special_tokens = tuple(special_tokens)
@@ -319,6 +319,8 @@ def count(
         raise InputError(f"shard: {index}/{shards}: the first number runs from 0 to {shards - 1}")
     progress = progress or (lambda done: None)
     cutter = Cutter(pattern, special_tokens)
+    if isinstance(sources, str | bytes | bytearray):
+        raise InputError(f"sources: one {type(sources).__name__}, not several; give it in a list")
     if texts:
         if shard != (0, 1):
             raise InputError("shard: only files can be counted in shards")

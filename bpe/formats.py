@@ -14,9 +14,10 @@ import dataclasses
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 
+from linked_list import LinkedListTokenizer
 from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points, to_bytes  # noqa: F401  (doctest)
 
 # The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
@@ -26,9 +27,12 @@ GPT4_REGEX = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s+(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"
 )
+# Digits, then GPT-2's split of what lies between them, in one (SmolLM2): a space before a digit stands at an end there.
+DIGITS_REGEX = r"|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
 
 CHARACTERS = [chr(point) for point in mapped_code_points()]  # byte -> the character that stands for it
+READABLE = 200  # bytes of a token that the listing shows
 BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
 
 
@@ -99,20 +103,22 @@ def pre_tokenizer(pattern: str) -> dict:
 def parse_pre_tokenizer(step: dict) -> str:
     """Inverse of pre_tokenizer; also reads the ways in which other tools write the same splits."""
     steps = step.get("pretokenizers") if step.get("type") == "Sequence" else [step]
-    known = "known are ByteLevel, and one Split by a regular expression followed by ByteLevel"
+    known = "known are ByteLevel, Digits + ByteLevel, and one Split by a regular expression followed by ByteLevel"
     if not isinstance(steps, list) or not steps or not all(isinstance(s, dict) for s in steps):
         raise InputError("pre_tokenizer.pretokenizers: not a list of steps")
     kinds = [s.get("type") for s in steps]
-    if kinds not in (["ByteLevel"], ["Split", "ByteLevel"]):
+    if kinds not in (["ByteLevel"], ["Digits", "ByteLevel"], ["Split", "ByteLevel"]):
         raise InputError(f"pre_tokenizer: {' + '.join(map(str, kinds))} is not supported; {known}")
     if steps[-1].get("add_prefix_space"):
         raise InputError("pre_tokenizer.add_prefix_space: true is not supported: text would not round-trip")
     own_split = steps[-1].get("use_regex", True)
     if kinds == ["ByteLevel"]:
         return "gpt2" if own_split else "none"
+    if kinds == ["Digits", "ByteLevel"] and own_split:
+        return (r"\p{N}" if steps[0].get("individual_digits") else r"\p{N}+") + DIGITS_REGEX
     pattern, behavior = steps[0].get("pattern"), (steps[0].get("behavior"), steps[0].get("invert"))
     if own_split or not isinstance(pattern, dict) or not isinstance(pattern.get("Regex"), str):
-        raise InputError(f"pre_tokenizer: this Split is not supported; {known} with use_regex false")
+        raise InputError(f"pre_tokenizer: this {kinds[0]} is not supported; {known} with use_regex false")
     name = NAMED_REGEXES.get(pattern["Regex"], pattern["Regex"])
     if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
         raise InputError(
@@ -131,7 +137,7 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
     document = _json_object(text)
     model = _field(document, "model", dict)
     refused = {
-        "type": ("BPE",), "dropout": (None, 0), "continuing_subword_prefix": (None, ""),
+        "type": ("BPE", None), "dropout": (None, 0), "continuing_subword_prefix": (None, ""),
         "end_of_word_suffix": (None, ""), "byte_fallback": (None, False),
     }  # fmt: skip
     for name, accepted in refused.items():
@@ -195,18 +201,14 @@ def _check_reachable(vocabulary: Vocabulary) -> None:
     """InputError unless merges lead to every token: only then may other tools take tokens whole (tiktoken, those that
     obey ignore_merges) and find the same ids.
     """
-    ranks = {pair: rank for rank, pair in enumerate(vocabulary.merges)}
-    special_ids = set(vocabulary.special_tokens.values())
+    merging, special_ids = LinkedListTokenizer(), set(vocabulary.special_tokens.values())
+    merging.vocabulary = vocabulary
     for n, token in enumerate(vocabulary.token_bytes):
-        parts = [vocabulary.byte_ids[byte] for byte in token]
-        while len(parts) > 1 and n not in special_ids:
-            rank, i = min((ranks.get(pair, len(ranks)), i) for i, pair in enumerate(pairwise(parts)))
-            if rank == len(ranks):
-                raise InputError(
-                    f"token {n}, {token!r}: no merges lead to it; a rank file, or model.ignore_merges: true, with such"
-                    " a token is not supported"
-                )
-            parts[i : i + 2] = [vocabulary.merged_ids[rank]]
+        if n not in special_ids and merging.encode_piece([vocabulary.byte_ids[byte] for byte in token]) != [n]:
+            raise InputError(
+                f"token {n}, {token!r}: no merges lead to it; a rank file, or model.ignore_merges: true, with such a"
+                " token is not supported"
+            )
 
 
 # ---- GPT-2's vocab.json + merges.txt
@@ -296,9 +298,10 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     specials = dict(zip(special_tokens, free, strict=True))
     for name, n in specials.items():
         token_bytes[n] = to_bytes(name)
-    merges, merged_ids = [], []
+    merges, merged_ids, sizes = [], [], set(map(len, ids))
     for token, n in sorted(ids.items(), key=lambda item: item[1]):
-        cuts = [i for i in range(1, len(token)) if token[:i] in ids and token[i:] in ids]
+        L = len(token)
+        cuts = [i for i in sizes if i < L and L - i in sizes and token[:i] in ids and token[i:] in ids]
         splits = [(ids[token[:i]], ids[token[i:]]) for i in cuts]
         if len(token) > 1 and not splits:
             raise InputError(f"rank {n}, {token!r}: no two other tokens make it")
@@ -314,7 +317,7 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
 
 def listing(vocabulary: Vocabulary) -> str:
     """One line a token, as in minbpe's .vocab: `[in][g] -> [ing] 278`, leaves `[a] 65`; the invisible is escaped."""
-    shown = [visible(token) for token in vocabulary.token_bytes]
+    shown = [visible(token[:READABLE]) + "…" * (len(token) > READABLE) for token in vocabulary.token_bytes]
     parts = {}
     for pair, n in zip(vocabulary.merges, vocabulary.merged_ids, strict=True):
         parts.setdefault(n, pair)
@@ -341,8 +344,7 @@ def _json_object(text: str) -> dict:
     def unique(pairs: list[tuple[str, object]]) -> dict:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            repeated = next(key for n, key in enumerate(keys) if key in keys[:n])
+            (repeated, _), = Counter(key for key, _ in pairs).most_common(1)
             raise InputError(f"the key {repeated!r} is there twice")
         return result
 

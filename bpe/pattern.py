@@ -19,17 +19,22 @@ ATOM = r"""\\(?:[pPN]\{[^}]*\}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\
     |\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]                                              # a set
     |."""
 REPEATED = re.compile(rf"(?P<atom>{ATOM})(?P<times>\{{(?:\d+,?\d*|,\d+)\}}[+?]?)?", re.DOTALL | re.VERBOSE)
-IN_SET = re.compile(r"\\(?:[pP]\{[^}]*\}|.)|\[:\^?\w+:\]|&&|.", re.DOTALL)
+IN_SET = re.compile(r"\\(?:[pP]\{[^}]*\}|x[0-9a-fA-F]{2}|.)|\[:\^?\w+:\]|&&|.", re.DOTALL)
 FLAGS = re.compile(r"\?([\w-]+)[:)]")
 FUZZY = re.compile(r"\{\s*(?:\d+\s*<=?\s*)?(?:[dise]|\d+[dis])\s*[<+,:}][^}]*\}?")  # `{e<=1}`: with one error or none
-ALIKE = re.compile(r"\\[pP]\{\^?(?!(?i:word|xdigit)\})[\w ]+\}")  # properties that both know under the same name
+GROUP = re.compile(r"\?(?![:>]|<?[=!]|<\w|[\w-]+[:)])")  # what only one of them knows: (?P<name>...), (?|...), (?&name)
+# Without regard to case: letters of more than two forms, or whose other form only one of them knows
+FOLDS = re.compile(r"[iI]|[^\x00-\x7f]|\\[pPN]|\w-\w")
+LIGATURES = {"ss", "st", "ff", "fl"}  # with i those of fi: to Oniguruma ß is ss, without regard to case
+# Properties that both know under the same name
+ALIKE = re.compile(r"\\[pP]\{\^?(?!(?i:word|xdigit|is\w+|in(?!herited|scriptional)\w+)\})[\w ]+\}")
 
 # What Oniguruma reads otherwise than `regex`, and what both read alike
 BOUNDARY, END = r"a look-around such as (?<!\p{L})(?=\p{L})", r"(?![\s\S])"
 INSTEAD = {
     r"\w": r"[\p{L}\p{M}\p{N}_]", r"\W": r"[^\p{L}\p{M}\p{N}_]", r"\h": r"[\t\p{Zs}]", r"\H": r"[^\t\p{Zs}]",
     r"\b": BOUNDARY, r"\B": BOUNDARY, r"\m": BOUNDARY, r"\M": BOUNDARY, r"\X": r"\P{M}\p{M}*", r"\Z": END,
-    r"\N": r"[^\n]", r"\U": "the character itself",
+    r"\N": r"[^\n]", r"\U": "the character itself", r"\g": "the group itself",
 } | dict.fromkeys(("[:word:]", "[:alnum:]", "[:digit:]", "[:punct:]"), r"categories such as \p{L}\p{Nd}")  # fmt: skip
 IN_TEXT = INSTEAD | {"^": r"\A", "$": END}
 IN_SETS = INSTEAD | {"&&": "a look-ahead such as (?![aeiou])[a-z], or &", "[": r"\[, or one set without another in it"}
@@ -76,11 +81,15 @@ def check(pattern: str) -> None:
         if fuzzy:
             _refuse(pattern, fuzzy[0], r"\{ for the character, and name every spelling otherwise")
         flags = FLAGS.match(pattern, match.end()) if atom == "(" else None
+        if atom == "(" and GROUP.match(pattern, match.end()):
+            _refuse(pattern, pattern[match.start() : match.end() + 2], "(?:...) for a group")
         if flags and set(flags[1]) - set("ix-"):
             _refuse(pattern, f"(?{flags[1]}", r"it without; [\s\S] is any character")
         is_set = atom[0] == "[" and len(atom) > 1
         instead = IN_SETS if is_set else IN_TEXT
         for part in IN_SET.findall(atom[1:-1].removeprefix("^")) if is_set else [atom]:
+            if part[:2] == r"\x" and int(part[2:], 16) > 0x7F:
+                _refuse(pattern, part, "the character itself")
             if part[:2] in (r"\p", r"\P") and not ALIKE.fullmatch(part):
                 _refuse(pattern, part, r"\p{...} with the name of a category or script: \p{Lu}, \p{Greek}")
             key = part[:2] if part[0] == "\\" else part.replace("[:^", "[:")
@@ -90,6 +99,31 @@ def check(pattern: str) -> None:
             _refuse(pattern, times, f"(?:...){times} to repeat it, (?>...{times[:-1]}) to be possessive")
         if re.fullmatch(r"\{\d+\}\?", times):
             _refuse(pattern, times, times[:-1])
+    check_folding(pattern)
+
+
+def check_folding(pattern: str) -> None:
+    """InputError where (?i:...) holds letters whose other forms `regex` and Oniguruma do not agree on."""
+    folding, text_from, letters = [False], 0, set()  # of each open group; the end of its flags; of the atom before
+    for match in REPEATED.finditer(pattern):
+        atom, times = match["atom"], match["times"]
+        if atom == "(":
+            flags = FLAGS.match(pattern, match.end())
+            on, _, off = flags[1].partition("-") if flags else ("", "", "")
+            inside = ("i" in on or folding[-1]) and "i" not in off
+            if flags and flags[0].endswith(")"):  # (?i), for the rest of the group that it stands in
+                folding[-1] = inside
+            folding.append(inside)
+            text_from = flags.end() if flags else text_from
+        elif atom == ")" and len(folding) > 1:
+            folding.pop()
+        elif folding[-1] and match.start() >= text_from:
+            before, letters = letters, set(re.findall("[a-z]", atom.lower())) if atom[0] != "\\" else set()
+            if atom in "+*" or times:
+                letters = letters or before
+                before = before | letters
+            if FOLDS.search(atom) or LIGATURES & {a + b for a in before for b in letters}:
+                _refuse(pattern, f"{atom} within (?i...)", "both cases, like [iI]")
 
 
 def _refuse(pattern: str, part: str, instead: str) -> None:

@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the files in it ({path}/*)")
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -61,7 +61,7 @@ def is_stream(path: Path) -> bool:
 
 def is_jsonl(path: Path) -> bool:
     """Whether a file holds one JSON object a line."""
-    return path.name.removesuffix(".gz").endswith(".jsonl")
+    return path.name.lower().removesuffix(".gz").endswith(".jsonl")
 
 
 def blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:

@@ -19,8 +19,9 @@ from folder_swap import replacing
 from text_files import END_OF_TEXT, Reading, documents, is_stream
 from vocabulary import InputError, Vocabulary
 
-TEXT_NAME = re.compile(r"(train|val)([._-]?\d+(-of-\d+)?)?\.(txt|jsonl)(\.gz)?")  # train.txt, val_07.jsonl.gz
-ANY_TEXT_NAME = re.compile(r".+\.(txt|jsonl)(\.gz)?")
+# train.txt, val_07.jsonl.gz
+TEXT_NAME = re.compile(r"(train|val)([._-]?\d+(-of-\d+)?)?\.(txt|jsonl)(\.gz)?", re.IGNORECASE)
+ANY_TEXT_NAME = re.compile(r".+\.(txt|jsonl)(\.gz)?", re.IGNORECASE)
 SHARD_NAME = re.compile(r"(train|val)_\d{6,}\.npy")
 
 
@@ -62,7 +63,7 @@ def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:
         for path in sorted(path for path in folder.iterdir() if TEXT_NAME.fullmatch(path.name)):
             if path.with_name(f"{path.name}.gz").exists():
                 raise InputError(f"{path}: lies beside {path.name}.gz, its text would count twice; remove one of them")
-            found.setdefault(TEXT_NAME.fullmatch(path.name)[1], Source([])).files.append(path)
+            found.setdefault(TEXT_NAME.fullmatch(path.name)[1].lower(), Source([])).files.append(path)
         names = "train.txt (or train_0.txt, train_1.txt ...; .jsonl; either with .gz)"
         if "train" not in found:
             raise InputError(f"{folder}: has no {names}")

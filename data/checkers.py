@@ -9,7 +9,7 @@ Each line of the input is {"model", "family", "check", "reply", ...}; `check` sa
     {"kind": "answer", "answers": [...], "wrong": [...]}  at most 15 words, with one answer and none of the wrong ones
     {"kind": "number", "value": 3}                        at most 8 words, one number: 3 or three
     {"kind": "chinese", "answers": ["猫"]}                its Chinese characters are exactly one of the answers
-    {"kind": "list", "count": 3, "members": [...]}        so many different items, each one a member
+    {"kind": "list", "count": 3, "members": [...]}        so many different ones: singular, plural, singular, ...
     {"kind": "sentence", "words": [...], "absent": [...]} one sentence of 4 to 40 words with all words, no absent one
     {"kind": "story", "name": "Mia", "words": [...]}      4 sentences, 40 words or more, the name twice, all words
 """
@@ -90,10 +90,11 @@ def chinese(check: dict, reply: str) -> bool:
 
 
 def listing(check: dict, reply: str) -> bool:
-    """check["count"] different items, each of check["members"] (singular or plural), split by commas, lines, "and"."""
-    parts = [re.sub(r"^\s*(?:\d+[.)]|[-*•])", "", part) for part in re.split(r",|\n|;|\band\b", reply)]
+    """check["count"] different items split by commas, lines, "and"; members are singular and plural in turn."""
+    parts = [re.sub(r"^\s*(?:\d+[.)]|[-*•])", "", part) for part in re.split(r",|\n|;|(?i:\band\b)", reply)]
     items = [re.sub(r"^(?:an?|the) ", "", tidy(part)) for part in parts if tidy(part)]
-    return len(items) == len(set(items)) == check["count"] and set(items) <= set(check["members"])
+    nouns = {form: n // 2 for n, form in enumerate(check["members"])}
+    return len(items) == check["count"] == len({nouns[item] for item in items if item in nouns})
 
 
 def sentence(check: dict, reply: str) -> bool:

@@ -42,10 +42,10 @@ def wrong_fields(where: str, record: dict, wanted: str) -> InputError:
     return InputError(f"{where}: found the fields {', '.join(map(repr, record)) or '(none)'}; wanted {wanted}")
 
 
-def _string(record: dict, name: str, where: str) -> str:
+def _string(record: dict, name: str, where: str, wanted: str = "a string") -> str:
     value = record[name]
     if not isinstance(value, str):
-        raise InputError(f"{where}: {name} is {json.dumps(value, default=str)[:40]}, wanted a string")
+        raise InputError(f"{where}: {name} is {json.dumps(value, default=str)[:40]}, wanted {wanted}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -180,7 +180,8 @@ def instruction_of(where: str, record: dict, first: tuple[str, ...] | None) -> t
     if schema[1] == "label" and isinstance(answer, int) and not isinstance(answer, bool):
         kept["label"] = answer
     else:
-        kept[schema[1]] = _string(record, schema[1], where)
+        wanted = "a string or a whole number" if schema[1] == "label" else "a string"
+        kept[schema[1]] = _string(record, schema[1], where, wanted)
     return schema, kept | _extras(record, ("family", "check"), where)  # for checkers.py
 
 
@@ -197,7 +198,7 @@ def choice_of(where: str, record: dict) -> dict:
         _string({f"endings[{number}]": ending}, f"endings[{number}]", where)
     if isinstance(label, str) and label.isdecimal():
         label = int(label)
-    if not isinstance(label, int) or not 0 <= label < len(endings):
+    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(endings):
         shown = json.dumps(label, default=str)[:40]
         raise InputError(f"{where}: label is {shown}, wanted the number of an ending, 0 to {len(endings) - 1}")
     extras = _extras(record, ("ind", *CHOICE_EXTRAS), where)

@@ -170,12 +170,12 @@ def _is_array(path: Path) -> bool:
     return first.lstrip()[:1] == b"["
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, where: str, hint: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f", line {error.lineno}" if error.lineno > 1 else ""
-        raise InputError(f"{where}{place}, column {error.colno}: not JSON ({error.msg})") from None
+        raise InputError(f"{where}{place}, column {error.colno}: not JSON ({error.msg}){hint}") from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply") from None
     except ValueError:  # Python's guard against numbers that take quadratic time to read
@@ -183,12 +183,14 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _json_lines(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
+    is_lines = suffix_of(path).startswith(".jsonl")
+    hint = "" if is_lines else "; a .json file holds an array of objects, or one object a line"
     for number, (offset, line) in enumerate(_pieces(path, b"\n", reading), 1):
         if offset == 0:
             line = line.removeprefix(codecs.BOM_UTF8)
         if line.strip():
             where = f"{path} line {number}"
-            yield where, _parse(_decode(line, path, offset, reading), where)
+            yield where, _parse(_decode(line, path, offset, reading), where, hint)
 
 
 def _array_items(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:

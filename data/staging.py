@@ -30,7 +30,7 @@ def staging(root: Path, output: str) -> Iterator[Path]:
     Raises InputError when another run holds the folder, OSError when a file cannot be written.
     """
     folder = root / Path(output).parent / f".{Path(output).name}.tmp"
-    lock = _lock(folder, output)
+    lock, ready = _lock(folder, output), []
     try:
         for left_over in folder.iterdir():
             shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
@@ -38,12 +38,17 @@ def staging(root: Path, output: str) -> Iterator[Path]:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         for path in files:
             _to_disk(path)
-        for path in files:
-            _move(path, root / path.relative_to(folder))
+        targets = [root / path.relative_to(folder) for path in files]
+        for path, target in zip(files, targets, strict=True):  # all, before the first is replaced
+            ready.append(_beside(path, target))
+        for path, target in zip(ready, targets, strict=True):
+            path.replace(target)
     except OSError as error:
         error.filename = error.filename or str(root / output)  # a full disk does not say where
         raise
     finally:
+        for path in ready:
+            path.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
@@ -73,18 +78,19 @@ def _to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _move(source: Path, target: Path) -> None:
-    """Rename, also where data/models or so is a link to another disk (then: copied beside the target, renamed)."""
+def _beside(source: Path, target: Path) -> Path:
+    """Move a file beside its target, or copy it where that is another disk (data/models is a link, or so)."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.tmp")
     try:
-        source.replace(target)
+        source.replace(beside)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".{target.name}.tmp")
         try:
             shutil.copyfile(source, beside)
             _to_disk(beside)
-            beside.replace(target)
-        finally:
+        except BaseException:
             beside.unlink(missing_ok=True)
+            raise
+    return beside

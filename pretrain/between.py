@@ -39,6 +39,10 @@ class Between:
                                  "without --choices and with --prompt ''")
             self.tokenizer = Tokenizer.from_file(str(path))
             self.prompt, block_size = self.tokenizer.encode(settings.prompt).ids, model.config.block_size
+            if settings.prompt and (not self.prompt or max(self.prompt) >= model.config.vocab_size):
+                what = "a token that the model lacks" if self.prompt else "no token"
+                raise InputError(f"--prompt {settings.prompt!r} is {what}, by the data's tokenizer; give another, or "
+                                 "'' for no samples")
             if len(self.prompt) >= block_size:
                 raise InputError(f"--prompt has {len(self.prompt)} tokens, which leaves no room in --block_size "
                                  f"{block_size}; give a shorter one")
@@ -46,6 +50,18 @@ class Between:
             from hellaswag import read_items
 
             self.items = read_items(settings.choices, settings.choices_limit or None)
+
+    def before_steps(self, progress):
+        """The loss of the untrained model; or what a signal kept back in the last step of the run that goes on."""
+        settings, step = self.settings, progress.step
+        if step == 0 or due(step, settings.eval_every):
+            self.evaluate(progress)
+        if step:
+            scored, sampled = self.world.sum(*self.log.has(step))  # by what the main process finds in its files
+            if due(step, settings.choices_every) and not scored:
+                self.choices(progress)
+            if due(step, settings.sample_every) and not sampled:
+                self.samples(progress)
 
     def after_step(self, progress, stopped_by: int):
         """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
@@ -75,7 +91,7 @@ class Between:
         self.evaluate(progress)
         if save:
             self.save(progress)
-        scored, sampled = self.world.sum(*self.log.has(step))  # by what the main process finds in its files
+        scored, sampled = self.world.sum(*self.log.has(step))
         if not scored:
             self.choices(progress)
         if not sampled:
@@ -131,7 +147,7 @@ class Between:
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
         room = self.model.config.block_size - len(self.prompt)
         replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
-                           stop_id=model.config.end_of_text, generator=generator)
+                           stop_ids={model.config.end_of_text}, generator=generator)
         model.laid_out = None  # the next update changes the weights anyway
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])
 

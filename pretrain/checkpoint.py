@@ -17,6 +17,7 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from optim import AdamW, Muon
 from presets import InputError
 from safetensors import SafetensorError
@@ -127,7 +128,7 @@ def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, 
         if with_slots or name in parameters:
             wanted[name] = (torch.zeros_like(p.detach()) if like_parameter
                             else torch.zeros(stored.size, dtype=stored.properties.dtype))
-    dcp.load(wanted, storage_reader=reader)
+    dcp.load(wanted, storage_reader=reader, no_dist=not dist.is_initialized())
     return ({name: value for name, value in wanted.items() if name in parameters},
             {name: value for name, value in wanted.items() if name not in parameters})
 

@@ -127,6 +127,8 @@ def model_card(config: GPTConfig, parameters: int, card: str | dict) -> str:
     text = card if isinstance(card, str) else "\n".join(f"- {name}: {value}" for name, value in card.items())
     if config.document_mask:
         text = f"{text.strip()}\n\nIt was {DOCUMENT_MASK}."
+    ends = ("No token ends a document." if config.end_of_text is None else "Every document of the training data ended "
+            f"with\ntoken {config.end_of_text}, at which generation stops.")
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -135,8 +137,7 @@ pipeline_tag: text-generation
 # {architecture(config)}, {parameters:,} parameters
 
 {config.n_layer} layers, {config.n_head} heads ({config.kv_heads} for keys and values), {config.n_embd} channels,
-vocabulary {config.vocab_size:,}, up to {config.block_size:,} tokens. Every document of the training data ended with
-token {config.end_of_text}, at which generation stops.
+vocabulary {config.vocab_size:,}, up to {config.block_size:,} tokens. {ends}
 
 {text.strip()}
 
@@ -148,7 +149,16 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from
 
 
 def check_target(out: Path):
-    """Raise InputError if an export may not take the place of `out`: only of nothing, an empty folder or an export."""
+    """Raise InputError if an export may not take the place of `out`: only of nothing, an empty folder or an export.
+
+    The folder that it is to lie in is made, and must be one that can be written to.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: its folder cannot be made: {error.strerror}") from None
+    if not os.access(out.parent, os.W_OK):
+        raise InputError(f"{out.parent} cannot be written to; give another folder")
     if not out.exists():
         return
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()

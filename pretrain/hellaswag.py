@@ -48,8 +48,8 @@ def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_s
     """
     import torch.distributed as dist
 
-    def encode(text):
-        return tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(text, special=True):  # a token that begins every text, where the tokenizer has one
+        return tokenizer.encode(text, add_special_tokens=special).ids
 
     places = {}  # (context, ending) in tokens -> row of `scores`; the two ways of tokenizing often agree
     questions = []
@@ -57,7 +57,7 @@ def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_s
         query, endings = harness_text(item)
         joint = [place(places, *encode_pair(encode, query, f" {ending}")) for ending in endings]
         context = encode(item["ctx"])
-        apart = [place(places, context, encode(f" {ending}")) for ending in item["endings"]]
+        apart = [place(places, context, encode(f" {ending}", special=False)) for ending in item["endings"]]
         questions.append((joint, apart, [len(ending) for ending in endings], item["label"]))
     if max(token for pair in places for part in pair for token in part) >= model.config.vocab_size:
         raise InputError(f"a question holds a token outside 0..{model.config.vocab_size - 1}: another model's "
@@ -158,7 +158,7 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
             if not line.strip():
                 continue
             try:
-                item = json.loads(line)
+                item = json.loads(line.decode("utf-8-sig"))
                 label, endings = item["label"], item["endings"]
                 texts = [item["ctx"], *endings]
                 parts = [item[name] for name in ("ctx_a", "ctx_b", "activity_label") if name in item]

@@ -109,10 +109,11 @@ def our_config(hf: dict, where: str) -> GPTConfig:
     kind = hf.get("model_type")
     if kind not in ("gpt2", "llama", "qwen3"):
         raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama' and 'qwen3'")
-    ends = hf.get("eos_token_id")
+    ends = hf.get("eos_token_id", {"gpt2": 50256, "llama": 2}.get(kind))  # as transformers has it
     end = (ends or [None])[0] if isinstance(ends, list) else ends
-    shared = {"vocab_size": read("vocab_size", int), "tied": read("tie_word_embeddings", bool, kind == "gpt2"),
-              "end_of_text": read("eos_token_id", int, 0, fields={"eos_token_id": end}),
+    vocab_size, end = read("vocab_size", int), read("eos_token_id", int, None, fields={"eos_token_id": end})
+    shared = {"vocab_size": vocab_size, "tied": read("tie_word_embeddings", bool, kind == "gpt2"),
+              "end_of_text": end if end is not None and 0 <= end < vocab_size else None,
               "document_mask": read("document_mask", bool, False)}  # our own field, which others pass over
     if kind == "gpt2":
         for field in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
@@ -130,9 +131,10 @@ def our_config(hf: dict, where: str) -> GPTConfig:
                 raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
         require("hidden_act", ("silu",), "silu")
         require("use_sliding_window", (False,), False)
-        bias = require("attention_bias", (False, True), False)
-        if kind == "llama":
-            require("mlp_bias", (bias,), False)
+        bias, mlp_bias = read("attention_bias", bool, False), kind == "llama" and read("mlp_bias", bool, False)
+        if bias != mlp_bias:
+            raise InputError(f"{where}: biases in some layers only, attention_bias = {bias} and mlp_bias = {mlp_bias}, "
+                             "are not supported")
         heads = read("num_attention_heads", int)
         values = {
             "n_layer": read("num_hidden_layers", int), "n_head": heads, "n_embd": read("hidden_size", int),

@@ -58,8 +58,8 @@ def main(settings: Settings) -> int:
         if settings.debug:
             raise
         full = getattr(error, "errno", None) == errno.ENOSPC
-        print(f"error: {error}" + (f"; make room for {settings.out}, then the same command goes on from the newest "
-                                   "checkpoint" if full else ""), file=sys.stderr)
+        advice = f"; make room for {settings.out}, then the same command goes on from the newest checkpoint"
+        sys.stderr.write(f"error: {error}{advice if full else ''}\n")  # at once: another process may have one too
         status = 3 if isinstance(error, NotFiniteError) else 2
     except RuntimeError as error:
         exchange = failed_exchange(error)
@@ -131,8 +131,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     reader.position = progress.sequences
 
     network.eval()
-    if first_step == 0:
-        between.evaluate(progress)
+    between.before_steps(progress)
     stop = []  # signals received
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _: stop.append(received))

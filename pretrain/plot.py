@@ -33,6 +33,7 @@ class Settings:
 
 GPT2_HELLASWAG = {  # GPT-2 124M: build-nanogpt's evaluation by token mean; lm-evaluation-harness
     "acc_token_mean": 0.2955, "acc": 0.2892, "acc_norm": 0.3114}
+LARGEST = 1e30  # beyond it no axis can be drawn
 INK, GRID = "#222222", "#dddddd"
 
 
@@ -74,6 +75,7 @@ def read_run(folder: Path) -> Run:
             by_kind[tuple(sorted(record)), record["step"]] = record  # a resumed run may log a step twice
             right = all(isinstance(value, int | float | None) for value in record.values())
             right = right and None not in (record["step"], record["time"])
+            right = right and not any(LARGEST < abs(value) < math.inf for value in record.values() if value)
         except (ValueError, KeyError, TypeError, RecursionError):
             right = False
         if not right:
@@ -189,7 +191,8 @@ def draw(runs: list[Run], settings: Settings) -> dict:
         lower.plot(*run.series("norm", settings.x), color=colour, linewidth=0.7)
     upper.set_ylabel("learning rate")
     lower.set_ylabel("gradient norm")
-    lower.set_yscale("log")
+    if any(value > 0 for run in runs for value in run.series("norm", settings.x)[1]):
+        lower.set_yscale("log")
     upper.legend()
     return figures
 
@@ -198,6 +201,8 @@ def main(settings: Settings):
     """Read, draw, write each figure whole."""
     if not settings.runs:
         raise InputError("name at least one run folder, e.g. data/runs/pretrain/stories")
+    if settings.smooth < 1:
+        raise InputError(f"--smooth {settings.smooth}: give 1 (as logged) or more steps")
     runs = [read_run(folder) for folder in settings.runs]
     names = [run.name for run in runs]
     for run, folder in zip(runs, settings.runs, strict=True):

@@ -76,7 +76,7 @@ class GPTConfig:
     embedding_std: float = 0.02  # standard deviation of the initial token embedding
     zero_init: bool = False  # projections into the residual stream start at 0, else at 0.02 / sqrt(2 n_layer)
     document_mask: bool = False  # tokens do not attend across end-of-text
-    end_of_text: int = 50256  # id of <|endoftext|>; taken from the manifest in training
+    end_of_text: int | None = 50256  # id of <|endoftext|>, if there is one; taken from the manifest in training
 
     def __post_init__(self):
         check_numbers(self)

@@ -28,7 +28,8 @@ class RunLog:
         self.metrics = folder / "metrics.jsonl"
         if self.metrics.exists():  # a resumed run repeats the steps after its checkpoint
             lines = self.metrics.read_text("utf-8").splitlines()
-            write_text(self.metrics, "".join(f"{line}\n" for line in lines if step_of(line) <= first_step))
+            kept = [line for line in lines if first_step and step_of(line) <= first_step]
+            write_text(self.metrics, "".join(f"{line}\n" for line in kept))
         samples = folder / "samples.txt"
         if samples.exists():
             text = samples.read_text("utf-8")

@@ -8,7 +8,7 @@ Shapes: B rows, T positions of the longest prompt, V vocabulary, N candidates th
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -64,7 +64,7 @@ def choose_device(name: str) -> str:
 
 
 def generate(model, prompts: list[list[int]], max_new_tokens: int, **options) -> list[list[int]]:
-    """The new tokens of each prompt, without stop_id; options as in `stream`."""
+    """The new tokens of each prompt, without the one of stop_ids that ends them; options as in `stream`."""
     rows = [[] for _ in prompts]
     for tokens in stream(model, prompts, max_new_tokens, **options):
         for row, token in zip(rows, tokens, strict=True):
@@ -74,9 +74,9 @@ def generate(model, prompts: list[list[int]], max_new_tokens: int, **options) ->
 
 
 def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: float = 1.0, top_k: int = 0,
-           top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop_id: int | None = None,
+           top_p: float = 1.0, min_p: float = 0.0, repetition_penalty: float = 1.0, stop_ids: Collection[int] = (),
            generator=None) -> Iterator[list[int | None]]:
-    """Yield one list per step: the next token of each row, None for rows that reached stop_id.
+    """Yield one list per step: the next token of each row, None for rows that reached one of stop_ids.
 
     Prompts may differ in length; those of a batch are padded on the left and do not see the padding. temperature 0 is
     greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state:
@@ -124,7 +124,7 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
             if seen is not None:
                 seen.scatter_(1, token[:, None], True)
             chosen = token.tolist()
-            running = [alive and t != stop_id for alive, t in zip(running, chosen, strict=True)]
+            running = [alive and t not in stop_ids for alive, t in zip(running, chosen, strict=True)]
             yield [t if alive else None for alive, t in zip(running, chosen, strict=True)]
             if not any(running) or step + 1 == max_new_tokens:
                 return
@@ -176,16 +176,20 @@ def main(settings: Settings):
     """Load, generate, print."""
     check(settings)
     import torch
-    from convert import load_any, read_tokenizer
+    from convert import load_any, locate, read_tokenizer, special_tokens
     from world import choose_dtype, prepare_loops
 
     device = choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, torch.device(device))
-    model, folder = load_any(settings.source, dtype)
+    source = locate(settings.source)
+    model, folder = load_any(source, dtype)
     tokenizer = read_tokenizer(folder, settings.source)
     prepare_loops(device, dtype)
-    model, end = model.to(device), model.config.end_of_text
-    prompts = [tokenizer.encode(text, add_special_tokens=False).ids or [end] for text in settings.prompt]
+    model, ends = model.to(device), special_tokens(source).get("eos_token_id", model.config.end_of_text)
+    ends = {*ends} if isinstance(ends, list) else {ends} - {None}
+    prompts = [tokenizer.encode(text).ids or [model.config.end_of_text] for text in settings.prompt]
+    if [None] in prompts:
+        raise InputError("an empty --prompt begins a document by the end-of-text, which this model lacks; give a text")
     longest = max(map(len, prompts))
     room = model.config.block_size - longest
     if room < 0:
@@ -194,7 +198,7 @@ def main(settings: Settings):
         print(f"note: the model has room for {room} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
     options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "min_p",
                                                           "repetition_penalty")}
-    options |= {"stop_id": end, "generator": torch.Generator().manual_seed(settings.seed),
+    options |= {"stop_ids": ends, "generator": torch.Generator().manual_seed(settings.seed),
                 "max_new_tokens": min(room, settings.max_new_tokens)}
     jobs = [(text, ids) for text, ids in zip(settings.prompt, prompts, strict=True)
             for _ in range(settings.num_samples)]

@@ -164,6 +164,8 @@ def read_manifest(folder: Path) -> dict:
             check_fields(f"{path}: a shard of {split!r}", entry, ENTRY)
     if manifest["dtype"] not in ("uint16", "uint32"):
         raise InputError(f"{path}: dtype {manifest['dtype']!r} is neither uint16 nor uint32")
+    if manifest["end_of_text"] is not None and not 0 <= manifest["end_of_text"] < manifest["vocab_size"]:
+        raise InputError(f"{path}: end_of_text {manifest['end_of_text']} is no token of {manifest['vocab_size']}")
     tokenizer = tokenizer_folder(manifest) / "tokenizer.json"
     if tokenizer.exists() and hashlib.sha256(tokenizer.read_bytes()).hexdigest() != manifest["tokenizer_sha256"]:
         raise InputError(f"{tokenizer} is not the tokenizer that made {folder}: its sha256 differs; encode again")

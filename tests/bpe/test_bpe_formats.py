@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import tiktoken
 import tokenizer_folder
 import tokenizers
 from encoder import SpecialTokenInText, Tokenizer
+from pattern import check as check_pattern
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from vocabulary import InputError, Vocabulary
 
@@ -168,6 +170,40 @@ def test_an_inverted_split_is_refused_as_such(small):
         formats.parse_tokenizer_json(text.replace('"invert": false', '"invert": true'))
 
 
+@pytest.mark.parametrize("individual", [True, False])
+def test_digits_and_then_gpt2_s_split_are_one_expression(small, individual):
+    """As SmolLM2 has it; checked against the two steps of tokenizers."""
+    steps = [{"type": "Digits", "individual_digits": individual},
+             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}]
+    document = json.loads(formats.tokenizer_json(small))
+    document["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": steps}
+    vocabulary = formats.parse_tokenizer_json(json.dumps(document))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(document))
+    check_pattern(vocabulary.pattern)
+    draw = random.Random(1)
+    for _ in range(300):
+        parts = ["a", "B", "7", "42", "½", " ", "  ", "\n", "\t ", "'s", "'", "!", "，", "中", "é", "٣"]
+        text = "".join(draw.choices(parts, k=12))
+        assert Tokenizer(vocabulary).encode(text) == theirs.encode(text).ids, text
+
+
+def test_a_file_without_the_model_s_type_is_bpe(small):
+    document = json.loads(formats.tokenizer_json(small))
+    del document["model"]["type"]
+    assert formats.parse_tokenizer_json(json.dumps(document)) == small
+
+
+def test_a_rank_file_with_a_very_long_token_is_read_at_once():
+    merges, left = [], 61
+    for n in range(13):  # "==", "====", ...
+        merges.append((left, left))
+        left = 256 + n
+    text = formats.rank_file(Vocabulary.build(range(256), merges))
+    start = time.perf_counter()
+    assert len(formats.parse_rank_file(text, "gpt2").token_bytes[-1]) == 2**13
+    assert time.perf_counter() - start < 5
+
+
 def test_listing_shows_merges_and_escapes_what_is_invisible():
     vocabulary = Vocabulary.build(range(256), [(104, 105), (10, 10), (0xE5, 0xA4), (257 + 0, 32)], ["<|x|>"])
     lines = formats.listing(Vocabulary.build(range(256), [(104, 105), (10, 10), (229, 164)])).split("\n")
@@ -175,6 +211,8 @@ def test_listing_shows_merges_and_escapes_what_is_invisible():
     assert lines[256:259] == ["[h][i] -> [hi] 256", r"[\u000a][\u000a] -> [\u000a\u000a] 257",
                               r"[\xe5][\xa4] -> [\xe5\xa4] 258"]  # fmt: skip
     assert formats.listing(vocabulary).startswith("[<|x|>] 0\n")
+    long = Vocabulary.build(range(256), [(61, 61), *((255 + n, 255 + n) for n in range(1, 10))])
+    assert formats.listing(long).split("\n")[265] == f"[{'=' * 200}…][{'=' * 200}…] -> [{'=' * 200}…] 265"
     assert formats.visible("a\u2028\ufeff\u202e\ue000".encode()) == r"a\u2028\ufeff\u202e\ue000"
 
 

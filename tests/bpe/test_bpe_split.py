@@ -181,6 +181,11 @@ def test_rewritten_expressions_split_alike_here_and_in_tokenizers(pattern):
     (r"\p{script=Greek}", "Greek. means"), (r"[[:^digit:]]", "digit:. means"), (r"a{2}?", r"\{2\}\? means"),
     ("(?:abc){e<=1}", r"\{e<=1\} means"),
     ("a{2i+1d<=3}b", r"\{2i\+1d<=3\} means"), ("ab{s}", r"\{s\} means"),
+    (r"(?P<w>\p{L}+)|.", r"\(\?P means .* write \(\?:"), ("(?|a|b)|.", r"\(\?\| means"),
+    (r"[a-z\xe0-\xff]|.", r"xe0 means"), (r"\xff|.", r"xff means .* the character itself"),
+    (r"\p{IsGreek}|.", "IsGreek. means"), (r"(a)\g<1>|.", r"\\g means"),
+    ("(?i:[a-z])|.", r"\[a-z\] within \(\?i"), ("(?i:gross)|.", "s within"), ("(?i)s+|.", r"\+ within"),
+    ("(?i:f[fx])|.", "within"), (r"(?i:\p{Lu})|.", "within"), ("(?i:ẞ)|.", "within"), ("(?i:a(?:b|Fi))|.", "i within"),
 ])  # fmt: skip
 def test_expressions_that_cannot_be_carried_over_are_refused(pattern, message):
     with pytest.raises(InputError, match=message):
@@ -195,6 +200,7 @@ LETTERS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo
     LETTERS + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+|\s+""",
     r"\$\^\\w|[^$^]|[&^]|{x}", r"(?<x>a)(?<!b)(?>c)(?-i:d)", GPT2_REGEX, GPT4_REGEX,
-], ids=["llama 3", "o200k", "deepseek", "escaped", "groups", "gpt2", "gpt4"])  # fmt: skip
+    r"(?i:ab(?-i:ss)c)|\p{Inherited}|\x41|.",
+], ids=["llama 3", "o200k", "deepseek", "escaped", "groups", "gpt2", "gpt4", "case"])  # fmt: skip
 def test_expressions_that_both_engines_read_alike_are_taken(pattern):
     check(pattern)

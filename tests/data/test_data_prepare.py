@@ -294,6 +294,29 @@ def test_target_on_another_disk(tmp_path, monkeypatch):
     assert (tmp_path / "x").read_text() == "kept" and not leftovers(tmp_path)
 
 
+def test_a_full_disk_behind_one_target_leaves_all_as_they_were(tmp_path, monkeypatch):
+    real = Path.replace
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+
+    def replace(self, target):
+        if ".t.tmp/" in str(self) and self.name == "b":
+            raise OSError(18, "Invalid cross-device link")
+        return real(self, target)
+
+    def full(source, target):
+        Path(target).write_text("ha")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(staging.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space"), staging.staging(tmp_path, "text/t") as folder:
+        for name in ("a", "b"):
+            (folder / name).write_text("new")
+    assert [(tmp_path / name).read_text() for name in ("a", "b")] == ["old", "old"]
+    assert not leftovers(tmp_path)
+
+
 # --- public sets, from a hub of our own ---
 
 

@@ -221,6 +221,7 @@ GOOD_CHOICE = {"ctx": "a", "endings": ["b", "c"], "label": 1}
         ({"endings": ["b", 3]}, r"endings\[1\] is 3, wanted a string"),
         ({"label": 2}, "label is 2, wanted the number of an ending, 0 to 1"),
         ({"label": ""}, 'label is ""'),
+        ({"label": True}, "label is true, wanted the number of an ending"),
         ({"ctx": None}, "ctx is null, wanted a string"),
     ],
 )
@@ -240,7 +241,7 @@ def test_choice_is_kept():
         ({"instruction": "", "output": "b"}, "instruction is empty"),
         ({"instruction": "a", "input": 3, "output": "b"}, "input is 3, wanted a string"),
         ({"prompt": "a", "completion": None}, "completion is null"),
-        ({"text": "a", "label": 0.5}, "label is 0.5, wanted a string"),
+        ({"text": "a", "label": 0.5}, "label is 0.5, wanted a string or a whole number"),
         ({"instruction": "\ud83d", "output": "b"}, "instruction has half of a surrogate pair at character 0"),
     ],
 )

@@ -47,9 +47,9 @@ def test_parameters_equal_the_model(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_flops_equal_pytorchs_counter(name):
-    config = GPTConfig(**SMALL | SHAPES[name])
-    counted = measure(config, 3, 40, "adamw", "float32")["flops"]
-    assert counted == 3 * sum(forward_flops(config, 3, 40).values())
+    config = GPTConfig(**SMALL | SHAPES[name] | {"block_size": 300})
+    counted = measure(config, 3, 300, "adamw", "float32")["flops"]  # more than one block of a CPU's attention
+    assert counted == 3 * sum(forward_flops(config, 3, 300).values())
 
 
 def test_model_and_account_agree_on_flops_per_token():

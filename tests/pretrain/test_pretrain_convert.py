@@ -135,6 +135,7 @@ def test_refusals(tmp_path):
                             ({"vocab_size": None}, "the field 'vocab_size' is missing"),
                             ({"eos_token_id": ["7"]}, "eos_token_id = '7' must be of type int"),
                             ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear'"),
+                            ({"mlp_bias": True}, "biases in some layers only, attention_bias = False and mlp"),
                             ({"rope_parameters": "default"}, "rope_parameters = 'default' must be of type dict")]:
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match=message):
@@ -204,6 +205,32 @@ def test_conversion_keeps_what_belongs_to_tokenizer_and_generation(tmp_path):
     (tmp_path / "a" / "generation_config.json").unlink()  # then config.json's count
     main(Settings(str(tmp_path / "a"), tmp_path / "b"))
     assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == {"bos_token_id": 7, "eos_token_id": 7}
+
+
+@pytest.mark.parametrize(("kind", "ends", "expected"), [
+    ("llama", {"eos_token_id": None}, None), ("llama", {"eos_token_id": []}, None), ("llama", {}, 2),
+    ("gpt2", {}, None), ("llama", {"eos_token_id": [9, 3]}, 9), ("llama", {"eos_token_id": 5000}, None),
+    ("llama", {"eos_token_id": -1}, None)])
+def test_the_end_of_text_of_other_models(kind, ends, expected, tmp_path):
+    """Where the field is absent transformers has a default, which for GPT-2 is no token of this small vocabulary."""
+    export(random_model(**(LLAMA if kind == "llama" else {})), None, tmp_path / "a")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    del config["eos_token_id"]
+    (tmp_path / "a" / "config.json").write_text(json.dumps(config | ends))
+    (tmp_path / "a" / "generation_config.json").unlink()
+    model = load(tmp_path / "a")
+    assert model.config.end_of_text == expected
+    export(model, None, tmp_path / "b")
+    assert theirs(tmp_path / "b").generation_config.eos_token_id == expected
+    card = (tmp_path / "b" / "README.md").read_text()
+    assert ("No token ends a document." in card) == (expected is None)
+    assert "None" not in card
+
+
+def test_an_export_where_nothing_can_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="its folder cannot be made"):
+        check_target(tmp_path / "file" / "model")
 
 
 def test_the_rotary_base_is_transformers(tmp_path):

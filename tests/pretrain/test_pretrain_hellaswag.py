@@ -15,7 +15,7 @@ from convert import export
 from hellaswag import evaluate, harness_text, read_items
 from model import GPT
 from presets import GPTConfig, InputError
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 WORDS = ["man", "woman", "roof", "cake", "knife", "water", "runs", "cuts", "jumps", "slowly", "then", "the", "a", "on"]
 
@@ -144,6 +144,19 @@ def test_equals_lm_evaluation_harness(folder, monkeypatch):
                                      log_samples=False)["results"]["hellaswag"]
     ours = evaluate(model, tokenizer, read_items(path / "harness.jsonl"), "cpu")
     assert (ours["acc"], ours["acc_norm"]) == (result["acc,none"], result["acc_norm,none"])
+
+
+def test_a_token_that_begins_every_text(folder, monkeypatch):
+    """Before each context, as the harness has it where the tokenizer adds one; not before an ending."""
+    path, model, tokenizer = folder
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.post_processor = processors.TemplateProcessing(single="!! $A", special_tokens=[("!!", 1000)])
+    seen = []
+    monkeypatch.setattr(hellaswag, "score", lambda _, pairs, *__: seen.extend(pairs) or torch.zeros(len(pairs)))
+    monkeypatch.setattr(model.config, "vocab_size", 1001)
+    evaluate(model, tokenizer, read_items(path / "harness.jsonl", 3), "cpu")
+    assert seen
+    assert all(context[0] == 1000 and 1000 not in (*context[1:], *ending) for context, ending in seen)
 
 
 def test_limit_and_bad_lines(folder, tmp_path):

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import between
 import evaluate
 import hellaswag
 import loop
@@ -331,9 +332,10 @@ def test_an_unknown_device_is_refused(data, tmp_path, capsys, device):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"choices": Path("/nonexistent.jsonl")}, "/nonexistent.jsonl"),
     ({"prompt": "1 " * 16}, "--prompt has 16 tokens, which leaves no room in --block_size 16"),
+    ({"prompt": " "}, "--prompt ' ' is no token, by the data's tokenizer"),
     ({"export": MODEL.parent}, "exists and is no exported model"),
     ({"export": Path("/tmp/never"), "model": tiny_model(mlp="relu2")}, "no Hugging Face architecture computes"),
-], ids=["choices", "prompt", "export", "architecture"])
+], ids=["choices", "prompt", "no token", "export", "architecture"])
 def test_what_would_fail_later_is_refused_before_the_first_step(words, tmp_path, capsys, changes, message):
     status, text = main(tiny_settings(words / "data", tmp_path / "run", **changes), capsys)
     assert status == 2
@@ -352,6 +354,30 @@ def test_a_failure_between_the_steps_comes_after_the_checkpoint(words, tmp_path,
         settings = tiny_settings(words / "data", out, max_steps=steps, choices=words / "choices.jsonl", **settings)
         assert main(settings, capsys)[0] == 2
         assert [path.name for path in (out / "checkpoints").iterdir()] == [f"step_0000000{steps}"]
+
+
+def test_what_a_signal_kept_back_is_made_up_for(words, tmp_path, capsys, monkeypatch):
+    """A step that was due for an evaluation, scores and samples, and had a checkpoint alone."""
+    changes = {"eval_every": 2, "choices_every": 2, "sample_every": 2, "save_every": 0, "prompt": "1 2",
+               "choices": words / "choices.jsonl", "max_steps": 3}
+    settings = tiny_settings(words / "data", tmp_path / "run", **changes)
+    after = between.Between.after_step
+
+    def stopped(self, progress, by):
+        after(self, progress, by or (signal.SIGTERM if progress.step == 2 else 0))
+        if progress.step == 2:
+            raise InputError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(between.Between, "after_step", stopped)
+        assert main(settings, capsys)[0] == 2
+    assert metrics(settings.out, "val_loss").keys() == {0}
+    assert main(settings, capsys)[0] == 0
+    assert main(tiny_settings(words / "data", tmp_path / "whole", **changes), capsys)[0] == 0
+    for name in ("val_loss", "choices_acc"):
+        assert metrics(settings.out, name) == metrics(tmp_path / "whole", name)
+        assert 2 in metrics(settings.out, name)
+    assert (settings.out / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
 
 
 def test_repeating_a_finished_run_leaves_it_alone(words, tmp_path, capsys):

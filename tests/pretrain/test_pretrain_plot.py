@@ -83,13 +83,24 @@ def test_running_and_resumed_job(plot, tmp_path):
 
 @pytest.mark.parametrize("line", [
     b'\xff\xfe', b'{"step": 41, "loss": 1.0}', b'{"step": 41, "time": 2.0, "loss": "low"}', b"[41]",
-    b'{"step": null, "time": 2.0}', b'{"step": 41, "time": null}', b'{"step": "41", "time": 2.0}', b"[" * 100_000])
+    b'{"step": null, "time": 2.0}', b'{"step": 41, "time": null}', b'{"step": "41", "time": 2.0}', b"[" * 100_000,
+    b'{"step": 41, "time": 2.0, "loss": 1e308}'])
 def test_damaged_metrics_are_refused(plot, tmp_path, line):
     folder = make_run(tmp_path / "a")
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(line + b"\n")
     with pytest.raises(plot.InputError, match="line 45 is not a metrics line"):
         plot.read_run(folder)
+
+
+def test_norms_of_zero_and_no_smoothing_at_all(plot, tmp_path):
+    folder = make_run(tmp_path / "a")
+    path = folder / "metrics.jsonl"
+    path.write_text(path.read_text().replace('"norm": 1.0', '"norm": 0.0'))
+    figures = plot.draw([plot.read_run(folder)], plot.Settings((tmp_path,)))
+    assert figures["schedule.png"].axes[1].get_yscale() == "linear"
+    with pytest.raises(plot.InputError, match="--smooth 0: give 1"):
+        plot.main(plot.Settings((folder,), smooth=0))
 
 
 def test_damaged_settings_are_refused(plot, tmp_path):

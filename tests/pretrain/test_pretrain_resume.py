@@ -1,5 +1,6 @@
 """Runs that end early: kill -9 at any moment, also in a write, SIGTERM, Ctrl-C; the same numbers to the last bit."""
 
+import json
 import os
 import random
 import shutil
@@ -50,6 +51,17 @@ def test_kill_at_random_moments(reference, tmp_path, kills):
     run(settings)
     assert metrics(settings.out) == losses
     assert checkpoint_bytes(settings.out) == weights
+
+
+def test_a_start_before_the_first_checkpoint_leaves_nothing_in_the_log(reference, tmp_path):
+    data, losses, _ = reference
+    settings = tiny_settings(data, tmp_path / "run", **SETTINGS)
+    settings.out.mkdir()
+    (settings.out / "metrics.jsonl").write_text('{"step": 0, "time": 0.0, "val_loss": 9.0}\n')
+    run(settings)
+    lines = [json.loads(line) for line in (settings.out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["val_loss"] < 9 for line in lines if line["step"] == 0] == [True]
+    assert metrics(settings.out) == losses
 
 
 def test_kill_during_a_checkpoint_write(reference, tmp_path):

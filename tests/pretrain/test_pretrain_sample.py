@@ -192,18 +192,18 @@ def test_rows_one_by_one_draw_as_in_a_batch():
     model = random_model()
     for stop_id in (None, generate(model, PROMPTS, 10)[0][3]):
         generator = torch.Generator().manual_seed(0)
-        rows = [generate(model, [prompt], 10, stop_id=stop_id, generator=generator)[0] for prompt in PROMPTS]
-        assert rows == generate(model, PROMPTS, 10, stop_id=stop_id)
+        rows = [generate(model, [prompt], 10, stop_ids={stop_id}, generator=generator)[0] for prompt in PROMPTS]
+        assert rows == generate(model, PROMPTS, 10, stop_ids={stop_id})
 
 
 def test_stops_at_the_end_token_row_by_row():
     model = random_model()
     full = generate(model, PROMPTS, 20, temperature=0)
     stop = full[0][4]
-    stopped = generate(model, PROMPTS, 20, temperature=0, stop_id=stop)
+    stopped = generate(model, PROMPTS, 20, temperature=0, stop_ids={stop})
     assert stopped == [row[: row.index(stop)] if stop in row else row for row in full]
     assert len(stopped[0]) <= 4
-    steps = list(stream(model, PROMPTS[:1], 20, temperature=0, stop_id=stop))
+    steps = list(stream(model, PROMPTS[:1], 20, temperature=0, stop_ids={stop}))
     assert steps[-1] == [None]
 
 
@@ -299,10 +299,38 @@ def test_llamas_tokens_keep_their_spaces(flags, tmp_path, monkeypatch, capsys):
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=0, vocab_size=3))
+    monkeypatch.setattr("convert.locate", lambda *_: tmp_path)
     monkeypatch.setattr("convert.load_any", lambda *_: (model, tmp_path))
     monkeypatch.setattr("sample.choose", lambda logits, *_: torch.full((len(logits),), 2))
     main(read_settings(Settings, "", argv=["x", "--prompt", "the", "--max_new_tokens", "2", *flags]))
     assert capsys.readouterr().out == "the cat cat\n\n"
+
+
+def test_a_token_that_begins_every_text_and_several_that_end_it(tmp_path, monkeypatch):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel({"<s>": 0, "a": 1, "b": 2, "c": 3, "d": 4}, "a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=3, vocab_size=5))
+    export(model, tmp_path, tmp_path / "model", special={"bos_token_id": 0, "eos_token_id": [3, 4]})
+    asked = []
+    monkeypatch.setattr("sample.generate", lambda _, prompts, **options: asked.append((prompts, options)) or [[2]])
+    main(Settings(str(tmp_path / "model"), prompt=("b",)))
+    (prompts, options), = asked
+    assert prompts == [[0, 2]]  # as transformers has it
+    assert options["stop_ids"] == {3, 4}
+
+
+def test_a_model_without_an_end_needs_a_prompt(tmp_path):
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, "a")).save(str(tmp_path / "tokenizer.json"))
+    export(GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=None, vocab_size=5)), tmp_path,
+           tmp_path / "model")
+    with pytest.raises(InputError, match="an empty --prompt begins a document by the end-of-text, which this"):
+        main(Settings(str(tmp_path / "model")))
 
 
 def test_a_tiny_temperature_or_top_p_takes_the_likeliest():

@@ -170,7 +170,9 @@ def test_damaged_manifests_name_the_file_and_the_field(tmp_path):
              ({**whole, "shards": {"train": [3]}}, "a shard of 'train' is '3', not an object"),
              ({**whole, "tokenizer": None}, "tokenizer is 'None', not a text"),
              ({**whole, "vocab_size": "61"}, "vocab_size is '61', not a whole number"),
-             ({**whole, "end_of_text": "x"}, "end_of_text is 'x', not a whole number or null")]
+             ({**whole, "end_of_text": "x"}, "end_of_text is 'x', not a whole number or null"),
+             ({**whole, "end_of_text": 61}, "end_of_text 61 is no token of 61"),
+             ({**whole, "end_of_text": -3}, "end_of_text -3 is no token of 61")]
     for field in ("bytes", "file", "sha256", "tokens"):
         entry = {name: value for name, value in whole["shards"]["train"][0].items() if name != field}
         cases.append(({**whole, "shards": {"train": [entry]}}, f"a shard of 'train' lacks {field}"))
