@@ -38,12 +38,13 @@ flags_from_caller() {
         if [[ -n $word && $word != [-/]* && ! $CALLER -ef $ROOT ]]; then
             case $flag in
                 --adapter_out | --model_out) word=$CALLER/$word ;;
+                --prompt | --input) ;;  # a text, whatever files there are
                 --output_dir_name) [[ $word != */* ]] || word=$CALLER/$word ;;
                 *) [[ $word != */* && ! -f $CALLER/$word ]] || word=$(from_caller "$word") ;;
             esac
         fi
         FLAGS+=("$name$word")
-        flag=$word
+        [[ $word != --* ]] || flag=$word
     done
 }
 

@@ -172,6 +172,9 @@ lora() {
         --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
     # So small a model gains nothing from a second core: the full fine-tuning runs beside the adapter's, half the cores
     # each, in a process group of its own. What ends this script ends it too, after it has saved its state.
+    for beside in "$tuned-full" "$tuned-lora"; do
+        ! in_use "$beside" || die "a job is running in $beside; wait for it, or stop it"
+    done
     threads=$((($(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) + 1) / 2))  # macOS has no nproc
     mkdir -p "${log%/*}"
     say "full: beside lora; what it says goes to $log"

@@ -15,12 +15,12 @@ Shapes: R rank, in / out features; PEFT's lora_A is A^T (R, in), lora_B is B^T (
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import regex
 import torch
+from atomic_file import write_atomically
 from finetune_settings import InputError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -249,27 +249,6 @@ def divisor(rank: int, rslora: bool) -> float:
 def tidy(number: float):
     """16.0 as 16, and 15.999999999999998 as well: alpha is nearly always whole."""
     return round(number) if abs(number - round(number)) < 1e-9 * max(1, abs(number)) else number
-
-
-def write_atomically(path: Path, data):
-    """Writes beside, flushes to disk, renames: the old file or the new one, never half of one.
-
-    data: bytes, or a function that writes into the open file. Raises OSError naming the path.
-    """
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            data(file) if callable(data) else file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save makes a RuntimeError of the disk's own
-        reason = error.__context__ if isinstance(error, RuntimeError) else error
-        if not isinstance(reason, OSError):
-            raise
-        raise OSError(reason.errno, reason.strerror, str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_config(path: Path) -> dict:

@@ -7,9 +7,9 @@ A run folder holds `metrics.jsonl`, one JSON object per line: `step` (optimizer 
 import itertools
 import json
 import math
-import os
 from pathlib import Path
 
+from atomic_file import write_atomically
 from finetune_settings import InputError
 
 INK, FAINT = "#222222", "#dddddd"
@@ -75,12 +75,13 @@ def new_figure(panels, width=6.0, height=4.2):
 
 
 def save_figure(figure, out_png):
-    """Writes `out_png` whole or not at all."""
+    """Writes `out_png` whole or not at all; .pdf and .svg are other formats."""
     out_png = Path(out_png)
     out_png.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out_png.with_name(out_png.name + ".tmp")
-    figure.savefig(temporary, format="png", dpi=130)
-    os.replace(temporary, out_png)
+    kind = out_png.suffix[1:].lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"{out_png}: pictures are {', '.join(figure.canvas.get_supported_filetypes())}, not .{kind}")
+    write_atomically(out_png, lambda file: figure.savefig(file, format=kind, dpi=130))
 
 
 def window(values):

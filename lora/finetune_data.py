@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_settings import InputError, Settings
-from instructions import Examples, asking_template, encode_records, read_records, schema_of, split_records
+from instructions import Examples, asking_template, encode_records, kinds_of, read_records, schema_of, split_records
 
 
 @dataclass
@@ -29,6 +29,7 @@ def load_data(s: Settings, tokenizer, max_length: int) -> Data:
         return examples
 
     records = read_records(s.data_path)
+    kinds_of(records, s.template)  # before a part of one kind alone may be held out
     held_out = read_records(s.eval_data_path) if s.eval_data_path else []
     if not held_out and s.text_mode != "blocks":
         records, held_out = split_records(records, s.eval_ratio)

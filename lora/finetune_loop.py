@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 import torch
 import torch.distributed as dist
-from adapters import write_atomically
+from atomic_file import write_atomically
 from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
 from finetune_data import Data, data_hash, load_data
 from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model

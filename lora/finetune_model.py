@@ -43,7 +43,7 @@ def from_pretrained(factory, name: str, **options):
     """factory.from_pretrained(name), its failures as one line; a name that looks like a path must be a folder."""
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.startswith("data/")
     if looks_local and not Path(name).is_dir():
-        raise InputError(f"no model folder '{name}'; make the default base model with: bash train.sh pretrain")
+        raise InputError(f"no model folder '{name}'; the default one, data/models/stories, comes from: bash train.sh")
     try:
         return factory.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError) as error:

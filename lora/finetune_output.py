@@ -3,10 +3,12 @@ its own that other programs do not read, the template of the prompts it was trai
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
-from adapters import adapter_of, install_adapter, save_adapter, write_atomically
+from adapters import adapter_of, install_adapter, save_adapter
+from atomic_file import write_atomically
 from finetune_model import load_base
 from finetune_settings import TEMPLATES, InputError, Settings, run_folder, shareable
 from packed_attention import own_attention
@@ -17,7 +19,10 @@ TEMPLATE = "prompt_template.json"
 
 
 def check_places(s: Settings):
-    """Refuses, before anything is trained, an output that would take the place of something else."""
+    """Refuses, before anything is trained, an output that would take the place of something else or cannot be made."""
+    for name in ("adapter_out", "model_out"):
+        if getattr(s, name):
+            writable_parent(Path(getattr(s, name)), f"--{name}")
     if s.adapter_out and Path(s.adapter_out).exists() and not Path(s.adapter_out).is_dir():
         raise InputError(f"--adapter_out {s.adapter_out} is a file; give a folder")
     if s.adapter_out and Path(s.adapter_out, "config.json").exists():  # transformers would load both at once
@@ -33,6 +38,17 @@ def check_places(s: Settings):
     ours = {"config.json", TEMPLATE} <= names and not any(path.is_dir() for path in place.iterdir())
     if place.exists() and not ours and not (place.is_dir() and not names):
         raise InputError(f"--model_out {s.model_out} holds something else than a model of lora/train.py; give another")
+
+
+def writable_parent(path: Path, flag: str):
+    """Makes the folder that a result is to lie in; refuses one that cannot be written to."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{flag} {path}: its folder cannot be made: {reason}") from None
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{flag} {path}: {path.parent} cannot be written to; give another place")
 
 
 def save_results(s: Settings, model, tokenizer, folder: Path, base_hash: str, template: str):

@@ -4,10 +4,11 @@ response.txt.
 
 import json
 import sys
+import threading
 import time
 from pathlib import Path
 
-from adapters import write_atomically
+from atomic_file import write_atomically
 from curves import plot_run
 from decoding import complete, end_tokens
 from finetune_settings import Settings
@@ -35,6 +36,7 @@ class Journal:
         write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.metrics = open(path, "a", encoding="utf-8")  # noqa: SIM115
         self.log = open(folder / "train_log.txt", "a" if step else "w", encoding="utf-8")  # noqa: SIM115
+        threading.excepthook = told_later
         self.board = SummaryWriter(str(folder), purge_step=step + 1)
         self.last = 0.0
 
@@ -62,10 +64,14 @@ class Journal:
             self.flush()
 
     def flush(self):
-        """What was written is readable now."""
-        if not self.quiet:
+        """What was written is readable now; OSError names the folder."""
+        if self.quiet:
+            return
+        try:
             self.metrics.flush()
             self.log.flush()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.folder)) from None
 
     def close(self):
         """Ends all files."""
@@ -73,6 +79,12 @@ class Journal:
             self.metrics.close()
             self.log.close()
             self.board.close()
+
+
+def told_later(failure):
+    """Says nothing of an OSError in TensorBoard's thread, as of a full disk: its next call here raises it again."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def read_metrics(path: Path) -> list[dict]:

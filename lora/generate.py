@@ -309,12 +309,13 @@ def converse(panel):
 
 def write_replies(panel, settings):
     """Every model's greedy reply to every record, as JSONL in the file --replies (whole or not at all)."""
-    from adapters import write_atomically
+    from atomic_file import write_atomically
+    from finetune_output import writable_parent
 
+    path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "check")
+    writable_parent(path, "--replies")
     records = instruction_records(settings.records)[: settings.limit or None]
     replies = panel.answer(records, temperature=0.0, seed=settings.seed, progress=True)
-    path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "check")
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [{"model": name, **{key: record[key] for key in kept if key in record}, "reply": reply}
              for name, texts in replies.items() for record, reply in zip(records, texts, strict=True)]
     write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
@@ -372,7 +373,8 @@ def main(settings):
             raise InputError(f"--{name}: there is no model {folder} yet; make it with: bash train.sh")
     for folder in settings.adapters:
         if not Path(folder, "adapter_config.json").exists():
-            raise InputError(f"--adapters: there is no adapter {folder} yet; make it with: bash train.sh")
+            ours = folder.startswith((str(ROOT), "data/"))
+            raise InputError(f"--adapters: there is no adapter {folder}" + "; make it with: bash train.sh" * ours)
     panel = Panel(settings)
     if settings.records:
         write_replies(panel, settings)

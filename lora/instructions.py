@@ -90,6 +90,8 @@ def read_records(path) -> list[dict]:
     path = Path(path)
     if path.suffix == ".parquet":
         raise InputError(f"{path}: no Parquet here; make records of it: python data/prepare.py file {path} --name NAME")
+    if not path.is_file() and not path.is_fifo():
+        raise InputError(f"{path}: {'is a folder; name a file' if path.is_dir() else 'no such file'}")
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
@@ -111,7 +113,8 @@ def read_records(path) -> list[dict]:
     else:
         whole = parse(text, path)
         if not isinstance(whole, list) or not whole:
-            raise InputError(f"{path}: expected a non-empty list of records, found {type(whole).__name__}")
+            found = "an empty one" if whole == [] else type(whole).__name__
+            raise InputError(f"{path}: expected a non-empty list of records, found {found}")
         records = [(f"record {i}", record) for i, record in enumerate(whole, 1)]
     for where, record in records:
         check_record(record, f"{path}, {where}")
@@ -244,6 +247,14 @@ def tokenize_prompts(prompts: list[str], tokenizer, template: str) -> list[list[
     return tokenize(prompts, tokenizer, start=template != "chat", literal=template not in ("chat", "raw"))
 
 
+def kinds_of(records, template: str) -> set[str]:
+    """The first fields of the records; InputError where there are several that no template joins."""
+    kinds = {schema_of(record) for record in records}
+    if len(kinds) > 1 and ("text" in kinds or template != "chat"):  # which asks instructions and prompts alike
+        raise InputError(f"records with {' and '.join(sorted(kinds))} are mixed; put them in two files")
+    return kinds
+
+
 def encode_records(
     records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False
 ) -> Examples:
@@ -258,10 +269,8 @@ def encode_records(
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
     eos, chat = tokenizer.eos_token, template == "chat"
-    kinds = {schema_of(record) for record in records}
+    kinds = kinds_of(records, template)
     texts = "text" in kinds
-    if len(kinds) > 1 and (texts or not chat):  # a chat template asks instructions and prompts alike
-        raise InputError(f"records with {' and '.join(sorted(kinds))} are mixed; put them in two files")
     if text_mode != "documents" and not texts:
         raise InputError(f"--text_mode {text_mode} is for texts; these records have {min(kinds)}; leave it out")
     if texts and text_mode != "sentiment":

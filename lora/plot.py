@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from curves import plot_run, plot_runs, shades
+from curves import plot_run, plot_runs, read_metrics, shades
 from finetune_settings import InputError, run_command
 
 
@@ -29,6 +29,9 @@ def main(settings):
     out = Path(settings.out) if settings.out else Path(settings.runs[0]) / "learning_curve.png"
     if out.is_dir():
         raise InputError(f"--out {settings.out} is a folder; name the picture, e.g. {out / 'curves.png'}")
+    for run in settings.runs:
+        if not any(steps for steps, _ in read_metrics(run).values()):
+            raise InputError(f"{run}/metrics.jsonl holds no step yet")
     if len(settings.runs) == 1:
         plot_run(settings.runs[0], out)
     else:

@@ -17,7 +17,6 @@ import gc
 import hashlib
 import itertools
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import get_args
 
 import tyro
+from atomic_file import write_atomically
 from curves import diverged, read_metrics
 from finetune_settings import LORA_ONLY, ROOT, RUNS, InputError, Settings, check_settings, run_command
 from sweep_report import read_json
@@ -73,7 +73,8 @@ class SweepSettings(Settings):
 def planned_runs(s):
     """The settings of every run: the grid's combinations (full fine-tuning without LoRA's own), or those of --list.
 
-    All of them are checked here, so that no mistake shows only after hours of training.
+    All of them are checked here, so that no mistake shows only after hours of training, but for what the model alone
+    knows, as the names of its layers.
     """
     shared = {f.name: getattr(s, f.name) for f in fields(Settings) if f.name not in GRID}
     if s.alpha_per_rank < 0 or (s.alpha_per_rank and len(s.lora_scaling) > 1):
@@ -107,7 +108,9 @@ def listed_runs(s, shared):
     for number, entry in enumerate(read_list(s.list), 1):
         beside = s.use_lora and not entry.get("use_lora", True)  # full fine-tuning beside LoRA: without LoRA's flags
         run = Settings(**{name: value for name, value in shared.items() if not beside or name not in LORA_ONLY} | entry)
-        if "lora_scaling" not in entry:
+        if not run.use_lora:  # the same run, whatever rank and alpha LoRA has
+            run.lora_dim, run.lora_scaling = Settings.lora_dim, Settings.lora_scaling
+        elif "lora_scaling" not in entry:
             run.lora_scaling = s.alpha_per_rank * run.lora_dim or run.lora_scaling
         try:
             check_settings(run)
@@ -230,8 +233,9 @@ def train_one(run, folder, cache):
     except Diverged as error:
         print(f"{folder.name}: diverged: {error}", file=sys.stderr)
         lost = True
-    except Stopped:
-        raise KeyboardInterrupt("the same command continues") from None
+    except Stopped as error:
+        print(f"stopped by signal {error.status - 128}; the same command continues", file=sys.stderr)
+        raise SystemExit(error.status) from None
     gc.collect()
     curves = read_metrics(folder)
     (_, train), (_, evals) = curves["loss"], curves["eval_loss"]
@@ -252,9 +256,7 @@ def train_one(run, folder, cache):
 
 def write_json(path, content):
     """Writes the file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def score_replies(s, sweep, names):
@@ -283,7 +285,7 @@ def score_replies(s, sweep, names):
 
 
 def main(s):
-    """Trains what is missing, scores, reports."""
+    """Trains what is missing, scores, reports; the exit status is 2 where a run could not be made."""
     runs = {run_name(run): run for run in planned_runs(s)}
     if s.name in ("", ".", ".."):
         raise InputError(f"--name '{s.name}': give the sweep a folder of its own")
@@ -302,7 +304,7 @@ def main(s):
                                  "object) to be scored, see data/checkers.py; or leave --records out")
     done = [name for name in runs if (sweep / name / "result.json").exists()]
     print(f"{len(runs)} runs in {sweep}, {len(done)} of them finished before", flush=True)
-    cache = {}
+    cache, failed = {}, []
     for number, (name, run) in enumerate(runs.items(), 1):
         if name in done:
             continue
@@ -310,14 +312,21 @@ def main(s):
         run.output_dir_name = str(sweep / name)
         run.adapter_out = str(sweep / "adapters" / name) if run.use_lora else ""
         run.model_out = "" if run.use_lora else str(sweep / "models" / name)
-        train_one(run, sweep / name, cache)
+        try:
+            train_one(run, sweep / name, cache)
+        except InputError as error:
+            print(f"error: run {number} of {len(runs)}, {name}: {error}", file=sys.stderr)
+            failed.append(name)
     from sweep_report import report
 
-    scores, settings = {}, {name: deciding(run) for name, run in runs.items()}
+    scores, settings = {}, {name: deciding(run) for name, run in runs.items() if name not in failed}
+    if not settings:
+        return 2
     try:
-        scores = score_replies(s, sweep, list(runs)) if s.records else {}
+        scores = score_replies(s, sweep, list(settings)) if s.records else {}
     finally:  # what was trained is reported even where the scoring fails
         print(report(sweep, settings, scores, Path(s.figures) if s.figures else None))
+    return 2 if failed else 0
 
 
 if __name__ == "__main__":

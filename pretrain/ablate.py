@@ -31,7 +31,7 @@ from plot import read_run, save
 from presets import DATA, GPTConfig, InputError, check, parse, run_command
 
 MODEL = Path(__file__).resolve().parent / "model.py"
-COMMON = ["--max_steps=500", "--eval_every=50", "--eval_tokens=0", "--save_every=0", "--sample_every=0", "--prompt="]
+COMMON = ["--max_steps=400", "--eval_every=100", "--eval_tokens=0", "--save_every=0", "--sample_every=0", "--prompt="]
 VARIANTS = {  # name: flags, of which the first makes the difference
     "no_norm": "--norm none",
     "post_norm": "--norm_place post",

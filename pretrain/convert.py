@@ -156,7 +156,8 @@ def check_target(out: Path):
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{out}: its folder cannot be made: {error.strerror}") from None
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise InputError(f"{out}: its folder cannot be made: {reason}") from None
     if not os.access(out.parent, os.W_OK):
         raise InputError(f"{out.parent} cannot be written to; give another folder")
     if not out.exists():

@@ -132,6 +132,16 @@ def test_plot_command(tmp_path):
     done = subprocess.run([*command, "a run"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "a run" / "learning_curve.png").exists()
+    for name, start in (("b.pdf", b"%PDF"), ("b.svg", b"<?xml"), ("b", b"\x89PNG")):
+        subprocess.run([*command, "a run", "--out", name], cwd=tmp_path, capture_output=True, check=True)
+        assert (tmp_path / name).read_bytes().startswith(start)
+    words = [*command, "a run", "--out", "b.doc"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "b.doc: pictures are" in done.stderr
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "metrics.jsonl").touch()
+    done = subprocess.run([*command, "empty"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: empty/metrics.jsonl holds no step yet\n")
     done = subprocess.run([*command, "nothing"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: nothing/metrics.jsonl does not exist")
     done = subprocess.run([*command, "a run", "--out", "."], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -5,7 +5,8 @@ import json
 
 import numpy as np
 import pytest
-from finetune_settings import InputError
+from finetune_data import load_data
+from finetune_settings import InputError, Settings
 from instructions import asking_template, encode_records, load_examples, read_records, render, split_records
 from tokenizers.processors import TemplateProcessing
 
@@ -169,7 +170,7 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
     ("name", "text", "message"),
     [
         ("a.json", "", "empty"),
-        ("a.json", "[]", "non-empty list"),
+        ("a.json", "[]", "non-empty list of records, found an empty one"),
         ("a.json", "{}", "list of records"),
         ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
         ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
@@ -193,6 +194,20 @@ def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message) as error:
         read_records(path)
     assert str(path) in str(error.value)
+
+
+def test_what_is_no_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"missing\.json: no such file"):
+        read_records(tmp_path / "missing.json")
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        read_records(tmp_path)
+
+
+def test_a_mix_of_which_one_part_would_be_held_out_is_refused(tokenizer, tmp_path):
+    path = tmp_path / "mixed.json"
+    path.write_text(json.dumps([RECORD] * 99 + [{"text": "x"}]))
+    with pytest.raises(InputError, match="instruction and text are mixed"):
+        load_data(Settings(data_path=str(path)), tokenizer, 64)
 
 
 def test_bad_utf8_bad_gzip_and_gzip(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from adapters import write_atomically
+from atomic_file import write_atomically
 from finetune_output import check_places, save_model, save_template
 from finetune_settings import InputError, Settings
 from safetensors import SafetensorError
@@ -43,6 +43,15 @@ def test_results_that_would_replace_each_other_are_refused(tmp_path):
 def test_an_adapter_is_not_put_into_a_model(tmp_path):
     with pytest.raises(InputError, match="holds a model"):
         check_places(Settings(adapter_out=folder(tmp_path / "model", "config.json")))
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for flag in ("adapter_out", "model_out"):
+        with pytest.raises(InputError, match=f"--{flag} .*file/a: its folder cannot be made: it is a file"):
+            check_places(Settings(**{flag: str(tmp_path / "file" / "a")}))
+    check_places(Settings(adapter_out=str(tmp_path / "new" / "a")))
+    assert (tmp_path / "new").is_dir()
 
 
 class FullDisk(io.BytesIO):

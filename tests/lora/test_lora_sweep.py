@@ -81,6 +81,20 @@ def test_alpha_per_rank_holds_for_the_entries_of_a_list_that_give_no_alpha(base,
     assert [(run.lora_dim, run.lora_scaling) for run in runs] == [(4, 32.0), (8, 5)]
 
 
+def test_listed_runs_of_full_fine_tuning_take_no_notice_of_rank_and_alpha(base, tmp_path):
+    (tmp_path / "list.json").write_text('[{"use_lora": false}, {"use_lora": false, "lora_dim": 4, "lora_scaling": 9}]')
+    runs = sweep.planned_runs(settings(base, tmp_path, list=str(tmp_path / "list.json"), alpha_per_rank=2.0))
+    assert sweep.run_name(runs[0]) == sweep.run_name(runs[1])
+
+
+def test_a_run_that_cannot_be_made_leaves_the_others(base, tmp_path, capsys):
+    (tmp_path / "list.json").write_text('[{"lora_dim": 2, "lora_module_name": "nosuch"}, {"lora_dim": 1}]')
+    folder = tmp_path / "sweep"
+    assert sweep.main(settings(base, folder, list=str(tmp_path / "list.json"))) == 2
+    assert "run 1 of 2, r2-alpha32" in capsys.readouterr().err
+    assert "r = 1 " in (folder / "sweep.md").read_text()
+
+
 def test_names_follow_settings_and_data_but_not_places(base, tmp_path):
     one, two = sweep.planned_runs(settings(base, tmp_path))
     moved = sweep.planned_runs(settings(base, tmp_path / "elsewhere", save_interval=1))

@@ -237,6 +237,20 @@ def test_the_folder_of_a_running_job_stays_where_it_is(clone, flags):
     assert clone("train.sh", *flags).returncode == 0, "the lock of a job that has ended stops nobody"
 
 
+def test_a_second_fine_tuning_leaves_the_log_of_the_first_alone(clone):
+    assert clone("train.sh").returncode == 0
+    run = clone.folder / "data/runs/lora/stories-full"
+    log = run.with_name("stories-full.log")
+    log.write_text("of the first")
+    run.mkdir(exist_ok=True)
+    with (run / ".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = clone("train.sh", "lora")
+    assert done.returncode == 2
+    assert done.stderr == "error: a job is running in data/runs/lora/stories-full; wait for it, or stop it\n"
+    assert log.read_text() == "of the first"
+
+
 def test_prepared_text_is_not_its_own_source(clone):
     own = clone.folder / "data/text/mine/train.txt"
     own.parent.mkdir(parents=True)
@@ -325,6 +339,14 @@ def test_generate_hands_over_what_there_is(clone):
     assert clone("train.sh").returncode == 0
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
     assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned}"]  # each as it was trained
+
+
+def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
+    assert clone("train.sh", "pretrain").returncode == 0
+    for name in ("cat", "dog"):
+        (tmp_path / name).touch()
+    done = clone("generate.sh", "--prompt", "cat", "dog", "--input=cat", "--records", "cat")
+    assert done.calls[0].endswith(f"--prompt cat dog --input=cat --records {tmp_path}/cat")
 
 
 def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
