@@ -9,7 +9,7 @@
 Other flags go to model.py (its --help lists them), for every run alike. A variant that the preset has anyway is left
 out. --vary tries values of one setting instead, e.g. learning rates until training diverges. The same command continues
 after an interruption. --out receives a folder for each run, named after its variant, its seed and a hash of its
-settings and data, and beside them ablations.md and ablations.png.
+settings and data, and the comparison, a table and a picture named after itself: ablations.md, ablations.png.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ VARIANTS = {  # name: flags, of which the first makes the difference
     "cosine": "--schedule cosine --min_lr 0.1",
     "linear": "--schedule linear --min_lr 0",
     "wsd": "--schedule wsd --min_lr 0",
-    "adamw": "--optimizer adamw --lr 2e-3",
+    "adamw": "--optimizer adamw --lr 4e-3",
     "muon": "--optimizer muon",
     "gpt2": "--mlp gelu --norm layernorm --position learned --no_qk_norm --bias --embedding_std 0.02 --no_zero_init "
             "--no_document_mask --optimizer adamw --lr 2e-3 --schedule cosine --min_lr 0.1 --z_loss 0",
@@ -81,6 +81,7 @@ class Ablation:
     seeds: tuple[int, ...] = (1,)  # of every variant
     base_seeds: tuple[int, ...] = (1, 2, 3)  # of the base: how far they lie apart is what chance does
     out: Path = DATA / "runs" / "pretrain" / "ablations"  # folder of the runs, the table and the figure
+    figures: Path | None = None  # also write the picture into this folder, e.g. imgs
     list: bool = False  # print the variants and end
     debug: bool = False  # show tracebacks of input errors
 
@@ -193,9 +194,11 @@ def main(arguments: tuple[Ablation, list[str]]):
     for (name, _), result in results.items():
         groups.setdefault(name, []).append(result)
     text = table(groups, variants(s, common))
-    write(s.out / "ablations.md", text + "\n")
-    save(draw(groups, s.vary), s.out / "ablations.png")
-    print(f"\n{text}\n\n{s.out / 'ablations.png'}")
+    write(s.out / f"{s.out.name}.md", text + "\n")
+    for folder in filter(None, (s.out, s.figures)):
+        folder.mkdir(parents=True, exist_ok=True)
+        save(draw(groups, s.vary), folder / f"{s.out.name}.png")
+    print(f"\n{text}\n\n{s.out}/{s.out.name}.png")
 
 
 def read_arguments(argv: list[str] | None = None) -> tuple[Ablation, list[str]]:

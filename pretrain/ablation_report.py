@@ -101,7 +101,7 @@ def differences(axis, groups: dict[str, list[Result]], order: list[str]):
     axis.set_xlabel("validation loss minus the base's, nats per token")
     axis.grid(axis="y", visible=False)
     if losses:
-        axis.legend(loc="lower right")
+        axis.legend(loc="center right")
 
 
 def final_losses_by_value(axis, groups: dict[str, list[Result]], vary: tuple[str, ...]):

@@ -126,7 +126,8 @@ def pyplot():
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 10, "axes.edgecolor": INK, "axes.grid": True, "grid.color": GRID,
-                         "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False})
+                         "axes.axisbelow": True, "axes.spines.top": False, "axes.spines.right": False,
+                         "legend.frameon": False})
     return plt
 
 

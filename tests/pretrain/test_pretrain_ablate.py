@@ -38,7 +38,8 @@ def result(*curve, diverged=False, tokens_per_s=1000.0):
 
 
 def test_runs_an_interruption_and_a_run_that_diverges(shards, tmp_path):
-    words = command(shards, tmp_path / "out", "--add", "wild=--lr 1e30 --clip 0", "--only", "wild", "--base_seeds", "1")
+    words = command(shards, tmp_path / "out", "--add", "wild=--lr 1e30 --clip 0", "--only", "wild", "--base_seeds", "1",
+                    "--figures", tmp_path / "imgs")
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     started = time.monotonic()
     while not list((tmp_path / "out").glob("base-*/metrics.jsonl")):
@@ -58,11 +59,12 @@ def test_runs_an_interruption_and_a_run_that_diverges(shards, tmp_path):
     assert [step for step, _ in losses] == [0, 2, 4]
     assert kept["val_loss"] == losses[-1][1]
     assert json.loads((wild / "result.json").read_text())["val_loss"] is None
-    rows = (tmp_path / "out" / "ablations.md").read_text().splitlines()
+    rows = (tmp_path / "out" / "out.md").read_text().splitlines()
     assert f"| base |  | {kept['parameters']:,} | {kept['val_loss']:.3f} |  |" in rows[2]
     assert "| wild | `--lr 1e30 --clip 0` |" in rows[3]
     assert "diverged after step" in rows[3]
-    assert (tmp_path / "out" / "ablations.png").read_bytes().startswith(b"\x89PNG")
+    for folder in ("out", "imgs"):
+        assert (tmp_path / folder / "out.png").read_bytes().startswith(b"\x89PNG")
     assert not list((tmp_path / "out").glob("*/checkpoints"))
     stamp = (base / "metrics.jsonl").stat().st_mtime_ns
     third = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
