@@ -301,7 +301,8 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     merges, merged_ids, sizes = [], [], set(map(len, ids))
     for token, n in sorted(ids.items(), key=lambda item: item[1]):
         L = len(token)
-        cuts = [i for i in sizes if i < L and L - i in sizes and token[:i] in ids and token[i:] in ids]
+        lengths = range(1, L) if L < len(sizes) else sizes
+        cuts = [i for i in lengths if i < L and L - i in sizes and token[:i] in ids and token[i:] in ids]
         splits = [(ids[token[:i]], ids[token[i:]]) for i in cuts]
         if len(token) > 1 and not splits:
             raise InputError(f"rank {n}, {token!r}: no two other tokens make it")
