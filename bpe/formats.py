@@ -283,26 +283,26 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
         ids[token] = _token_id(rank, f"line {number}: rank")
     if len(set(special_tokens)) < len(special_tokens):
         raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
-    size = len(ids) + len(special_tokens)
-    token_bytes: list[bytes | None] = [None] * size
+    total = len(ids) + len(special_tokens)
+    token_bytes: list[bytes | None] = [None] * total
     for token, n in ids.items():
-        if n >= size:
+        if n >= total:
             raise InputError(
-                f"rank {n}, {token!r}: there are only {size} tokens: a line is missing, or --special_tokens must name"
+                f"rank {n}, {token!r}: there are only {total} tokens: a line is missing, or --special_tokens must name"
                 " the tokens of the free ids, which a rank file leaves out"
             )
         if token_bytes[n] is not None:
             raise InputError(f"rank {n}: given to two tokens, {token_bytes[n]!r} and {token!r}")
         token_bytes[n] = token
-    free = [n for n in range(size) if token_bytes[n] is None]
+    free = [n for n in range(total) if token_bytes[n] is None]
     specials = dict(zip(special_tokens, free, strict=True))
     for name, n in specials.items():
         token_bytes[n] = to_bytes(name)
     merges, merged_ids, sizes = [], [], set(map(len, ids))
     for token, n in sorted(ids.items(), key=lambda item: item[1]):
-        L = len(token)
-        lengths = range(1, L) if L < len(sizes) else sizes
-        cuts = [i for i in lengths if i < L and L - i in sizes and token[:i] in ids and token[i:] in ids]
+        size = len(token)
+        firsts = range(1, size) if size < len(sizes) else sizes
+        cuts = [i for i in firsts if i < size and size - i in sizes and token[:i] in ids and token[i:] in ids]
         splits = [(ids[token[:i]], ids[token[i:]]) for i in cuts]
         if len(token) > 1 and not splits:
             raise InputError(f"rank {n}, {token!r}: no two other tokens make it")
