@@ -25,7 +25,7 @@ FUZZY = re.compile(r"\{\s*(?:\d+\s*<=?\s*)?(?:[dise]|\d+[dis])\s*[<+,:}][^}]*\}?
 GROUP = re.compile(r"\?(?![:>]|<?[=!]|<\w|[\w-]+[:)])")  # what only one of them knows: (?P<name>...), (?|...), (?&name)
 # Without regard to case: letters of more than two forms, or whose other form only one of them knows
 FOLDS = re.compile(r"[iI]|[^\x00-\x7f]|\\[pPN]|\w-\w")
-LIGATURES = {"ss", "st", "ff", "fl"}  # with i those of fi: to Oniguruma ß is ss, without regard to case
+LIGATURES = {"ss", "st", "ff", "fl"}  # which one letter is to Oniguruma, as ß is ss (those with i are in FOLDS)
 # Properties that both know under the same name
 ALIKE = re.compile(r"\\[pP]\{\^?(?!(?i:word|xdigit|is\w+|in(?!herited|scriptional)\w+)\})[\w ]+\}")
 

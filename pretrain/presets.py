@@ -86,6 +86,8 @@ class GPTConfig:
             raise InputError(f"--n_head {self.n_head} is not a multiple of --n_kv_head {self.n_kv_head}")
         if self.position == "rope" and self.head_dim % 2:
             raise InputError(f"rotary positions need an even head size, not {self.head_dim}; set --head_size")
+        if self.document_mask and self.end_of_text is None:
+            raise InputError("--document_mask needs an end-of-text, at which documents end, and there is none")
 
     @property
     def head_dim(self) -> int:

@@ -135,6 +135,7 @@ def test_refusals(tmp_path):
                             ({"vocab_size": None}, "the field 'vocab_size' is missing"),
                             ({"eos_token_id": ["7"]}, "eos_token_id = '7' must be of type int"),
                             ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear'"),
+                            ({"document_mask": True, "eos_token_id": None}, "--document_mask needs an end-of-text"),
                             ({"mlp_bias": True}, "biases in some layers only, attention_bias = False and mlp"),
                             ({"rope_parameters": "default"}, "rope_parameters = 'default' must be of type dict")]:
         (folder / "config.json").write_text(json.dumps(config | change))
