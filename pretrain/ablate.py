@@ -113,6 +113,8 @@ def variants(s: Ablation, common: list[str]) -> dict[str, list[str]]:
 
 def planned(s: Ablation, common: list[str]) -> dict[tuple[str, int], list[str]]:
     """Flags of each run, by variant and seed; a mistake in any of them is found here, before the first run."""
+    if any(word.partition("=")[0] == "--seed" for word in common):
+        raise InputError("--seed: a run takes its seed from --seeds, the base from --base_seeds")
     runs = {}
     for name, flags in variants(s, common).items():
         for seed in s.base_seeds if name == "base" else s.seeds:
@@ -141,6 +143,8 @@ def run(flags: list[str], folder: Path) -> Result:
         finally:  # on Ctrl-C or SIGTERM: it ends its step, and saves
             process.terminate()
             process.wait()
+    if status < 0:
+        raise InputError(f"{' '.join(flags)} was killed by signal {-status}; is the batch too large for the memory?")
     if status not in (0, 3):
         last = (folder / "log.txt").read_text("utf-8").strip().rpartition("\n")[2]
         raise InputError(f"{' '.join(flags)} ended with status {status}: {last or folder / 'log.txt'}")

@@ -97,6 +97,7 @@ def test_every_variant_is_a_setting_of_model_py(shards):
     (["--add", "wide"], "--add wide=: give a new NAME"),
     (["--add", "gelu=--n_embd 64"], "--add gelu=--n_embd 64: give a new NAME"),
     (["--add", "../up=--n_embd 64"], "give a new NAME of letters"),
+    (["--seed", "3"], "--seed: a run takes its seed from --seeds"),
     (["--vary", "lr", "1"], "--vary lr 1: give a setting and two values"),
     (["--vary", "warmup", "0.1", "2"], "--warmup 2.0: a share from 0 to below 1"),
 ])
