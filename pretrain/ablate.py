@@ -129,7 +129,7 @@ def run_name(name: str, seed: int, flags: list[str]) -> str:
     manifest = settings.data / "manifest.json"
     if not manifest.exists():
         raise InputError(f"{manifest} does not exist; name a folder of shards with --data")
-    decided = dataclasses.replace(settings, data=hashlib.sha256(manifest.read_bytes()).hexdigest())
+    decided = dataclasses.replace(settings, data=hashlib.sha256(manifest.read_bytes()).hexdigest(), out=None)
     return f"{name}-seed{seed}-{hashlib.sha256(repr(decided).encode()).hexdigest()[:8]}"
 
 
