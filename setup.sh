@@ -44,7 +44,7 @@ flags_from_caller() {
             esac
         fi
         FLAGS+=("$name$word")
-        [[ $word != --* ]] || flag=$word
+        [[ $word != --* ]] || flag=$word  # of all words up to the next flag
     done
 }
 

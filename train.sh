@@ -93,7 +93,7 @@ step() {
         return
     fi
     if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$before" != "started $key" ]; }; then
-        ! in_use "$run_folder" || die "a job is running in $run_folder; wait for it, or stop it"
+        check_unused "$run_folder"
         aside=$run_folder.$(date +%Y%m%d-%H%M%S)
         mv "$run_folder" "$aside"
     fi
@@ -110,10 +110,11 @@ step() {
     printf 'done %s\n' "$key" >"$stamp"
 }
 
-# in_use RUN_FOLDER: whether a job holds the lock that pretraining and fine-tuning take (macOS has no flock(1)).
-in_use() {
-    [ -e "$1/.lock" ] && ! "$PYTHON" -c 'import fcntl, sys
-fcntl.flock(open(sys.argv[1], "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$1/.lock" 2>/dev/null
+# check_unused RUN_FOLDER: ends here if a job holds the lock that pretraining and fine-tuning take (macOS has no flock(1)).
+check_unused() {
+    [ ! -e "$1/.lock" ] || "$PYTHON" -c 'import fcntl, sys
+fcntl.flock(open(sys.argv[1], "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$1/.lock" 2>/dev/null ||
+        die "a job is running in $1; wait for it, or stop it"
 }
 
 # die_of STATUS LOG: ends like the command that wrote LOG did, with its last words.
@@ -170,11 +171,10 @@ lora() {
     local beside log=$tuned-full.log threads common=("$PYTHON" lora/train.py --model_name_or_path "$base"
         --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json" --template plain --epochs 0.9
         --train_batch_size 16 --gradient_accumulation_steps 1 --eval_interval 250)
+    check_unused "$tuned-full"
+    check_unused "$tuned-lora"
     # So small a model gains nothing from a second core: the full fine-tuning runs beside the adapter's, half the cores
     # each, in a process group of its own. What ends this script ends it too, after it has saved its state.
-    for beside in "$tuned-full" "$tuned-lora"; do
-        ! in_use "$beside" || die "a job is running in $beside; wait for it, or stop it"
-    done
     threads=$((($(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN) + 1) / 2))  # macOS has no nproc
     mkdir -p "${log%/*}"
     say "full: beside lora; what it says goes to $log"

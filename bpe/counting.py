@@ -22,7 +22,7 @@ from bit_masks import PADDING
 from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials
-from text_files import Reading, documents, file_bytes, is_jsonl, is_stream, opened
+from text_files import Reading, documents, file_bytes, is_gzip, is_jsonl, is_stream, opened
 from vocabulary import InputError, to_bytes
 from word_table import WordCounter
 
@@ -239,7 +239,7 @@ def blocks(chunks: Iterable[str | bytes], cutter: Cutter) -> Iterator[bytes]:
 
 def read_whole(path: Path) -> bool:
     """Whether it can be read from its beginning only: .gz, .jsonl, a stream."""
-    return path.suffix.lower() == ".gz" or is_jsonl(path) or is_stream(path)
+    return is_gzip(path) or is_jsonl(path) or is_stream(path)
 
 
 def file_size(path: Path) -> int:

@@ -32,8 +32,8 @@ DIGITS_REGEX = r"|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s
 NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
 
 CHARACTERS = [chr(point) for point in mapped_code_points()]  # byte -> the character that stands for it
-READABLE = 200  # bytes of a token that the listing shows
 BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
+READABLE = 200  # bytes of a token that the listing shows
 
 
 def to_mapped(token: bytes) -> str:

@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the files in it ({path}/*)")
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as file:
+        with gzip.open(path) if is_gzip(path) else open(path, "rb") as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
@@ -57,6 +57,11 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def is_stream(path: Path) -> bool:
     """Whether it can be read only once: standard input, a pipe such as <(...), a device."""
     return str(path) == "-" or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file's name says that it is compressed."""
+    return path.suffix.lower() == ".gz"
 
 
 def is_jsonl(path: Path) -> bool:

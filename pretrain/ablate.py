@@ -28,7 +28,8 @@ import tyro
 from ablation_report import Result, draw, table
 from account import parameters
 from plot import read_run, save
-from presets import DATA, GPTConfig, InputError, check, parse, run_command
+from presets import AS_GPT2, DATA, GPTConfig, InputError, Settings, check, parse, run_command
+from whole_file import write_text
 
 MODEL = Path(__file__).resolve().parent / "model.py"
 COMMON = ["--max_steps=400", "--eval_every=100", "--eval_tokens=0", "--save_every=0", "--sample_every=0", "--prompt="]
@@ -66,8 +67,7 @@ VARIANTS = {  # name: flags, of which the first makes the difference
     "wsd": "--schedule wsd --min_lr 0",
     "adamw": "--optimizer adamw --lr 4e-3",
     "muon": "--optimizer muon",
-    "gpt2": "--mlp gelu --norm layernorm --position learned --no_qk_norm --bias --embedding_std 0.02 --no_zero_init "
-            "--no_document_mask --optimizer adamw --lr 2e-3 --schedule cosine --min_lr 0.1 --z_loss 0",
+    "gpt2": f"{AS_GPT2} --lr 2e-3",
 }
 
 
@@ -102,30 +102,29 @@ def variants(s: Ablation, common: list[str]) -> dict[str, list[str]]:
         raise InputError(f"--only {' '.join(sorted(unknown))}: there are {', '.join(there)}")
     base, chosen = parse(__doc__, common), {"base": []}
     for name in s.only or there:
-        flags = there[name].split()
         first = there[name].split(" --")[0].split()
         if parse(__doc__, [*common, *first]) != base:
-            chosen[name] = flags
+            chosen[name] = there[name].split()
         elif s.only:
             raise InputError(f"--only {name}: the base has {' '.join(first)} already")
     return chosen
 
 
-def planned(s: Ablation, common: list[str]) -> dict[tuple[str, int], list[str]]:
-    """Flags of each run, by variant and seed; a mistake in any of them is found here, before the first run."""
+def planned(s: Ablation, common: list[str], chosen: dict[str, list[str]]) -> dict[tuple[str, int], tuple]:
+    """(flags, Settings) of each run, by variant and seed; a mistake in any is found here, before the first run."""
     if any(word.partition("=")[0] == "--seed" for word in common):
         raise InputError("--seed: a run takes its seed from --seeds, the base from --base_seeds")
     runs = {}
-    for name, flags in variants(s, common).items():
+    for name, own in chosen.items():
         for seed in s.base_seeds if name == "base" else s.seeds:
-            runs[name, seed] = [*common, *flags, f"--seed={seed}"]
-            check(parse(__doc__, runs[name, seed]))
+            flags = [*common, *own, f"--seed={seed}"]
+            runs[name, seed] = flags, parse(__doc__, flags)
+            check(runs[name, seed][1])
     return runs
 
 
-def run_name(name: str, seed: int, flags: list[str]) -> str:
+def run_name(name: str, seed: int, settings: Settings) -> str:
     """A readable name that ends in a hash of all settings and of the data: no_norm-seed1-1a2b3c4d."""
-    settings = parse(__doc__, flags)
     manifest = settings.data / "manifest.json"
     if not manifest.exists():
         raise InputError(f"{manifest} does not exist; name a folder of shards with --data")
@@ -155,7 +154,7 @@ def run(flags: list[str], folder: Path) -> Result:
     result = Result(sum(parameters(GPTConfig(**metrics.args["model"])).values()), metrics.lines[-1]["step"],
                     statistics.median(speeds) if speeds else 0.0,
                     [[line["step"], line["val_loss"]] for line in evaluated], last["val_loss"], last["val_bpb"])
-    write(folder / "result.json", json.dumps(vars(result)))
+    write_text(folder / "result.json", json.dumps(vars(result)))
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return result
 
@@ -169,13 +168,6 @@ def kept_result(folder: Path) -> Result | None:
         raise InputError(f"{path} is damaged ({error}); delete {folder}, and the same command makes it again") from None
 
 
-def write(path: Path, text: str):
-    """A small file, whole or not at all."""
-    part = path.with_name(path.name + ".tmp")
-    part.write_text(text, "utf-8")
-    part.rename(path)
-
-
 def main(arguments: tuple[Ablation, list[str]]):
     """Run what is missing, then compare."""
     s, model_flags = arguments
@@ -184,21 +176,22 @@ def main(arguments: tuple[Ablation, list[str]]):
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # by an exception, which ends the run that was started
     common = [*COMMON, *model_flags]
-    runs, groups = planned(s, common), {}
-    folders = {key: s.out / run_name(*key, flags) for key, flags in runs.items()}
+    chosen = variants(s, common)
+    runs, groups = planned(s, common, chosen), {}
+    folders = {key: s.out / run_name(*key, settings) for key, (_, settings) in runs.items()}
     results = {key: kept_result(folder) for key, folder in folders.items()}
     missing = [key for key, result in results.items() if result is None]
     print(f"{len(runs)} runs in {s.out}, {len(runs) - len(missing)} of them finished before", flush=True)
     began = time.monotonic()
     for number, key in enumerate(missing):
-        results[key] = result = run(runs[key], folders[key])
+        results[key] = result = run(runs[key][0], folders[key])
         left = (time.monotonic() - began) / (number + 1) * (len(missing) - number - 1) / 60
         outcome = "diverged" if result.val_loss is None else f"{result.val_loss:.3f} nats per token"
         print(f"{key[0]}, seed {key[1]}: {outcome}; {left:.0f} minutes left", flush=True)
     for (name, _), result in results.items():
         groups.setdefault(name, []).append(result)
-    text = table(groups, variants(s, common))
-    write(s.out / f"{s.out.name}.md", text + "\n")
+    text = table(groups, chosen)
+    write_text(s.out / f"{s.out.name}.md", text + "\n")
     for folder in filter(None, (s.out, s.figures)):
         folder.mkdir(parents=True, exist_ok=True)
         save(draw(groups, s.vary), folder / f"{s.out.name}.png")

@@ -26,13 +26,15 @@ def mean(results: list[Result], name: str) -> float:
 
 
 def reference(groups: dict[str, list[Result]]) -> str:
-    """What the others are compared with: the base, or where there is none the best."""
-    return "base" if "base" in groups else min(groups, key=lambda name: mean(groups[name], "val_loss"))
+    """What the others are compared with: the base, or where there is none, or it diverged, the best."""
+    best = min(groups, key=lambda name: mean(groups[name], "val_loss"))
+    return "base" if "base" in groups and math.isfinite(mean(groups["base"], "val_loss")) else best
 
 
 def table(groups: dict[str, list[Result]], flags: dict[str, list[str]]) -> str:
     """Markdown, the least loss first."""
-    other, compared = reference(groups), "base" if "base" in groups else "best"
+    other = reference(groups)
+    compared = "base" if other == "base" else "best"
     lines = [f"| | flags | parameters | validation loss, nats | to the {compared} | bits per byte | tokens/s |",
              "| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
     for name in sorted(groups, key=lambda name: mean(groups[name], "val_loss")):
@@ -81,16 +83,17 @@ def draw(groups: dict[str, list[Result]], vary: tuple[str, ...]):
 
 
 def differences(axis, groups: dict[str, list[Result]], order: list[str]):
-    """A bar for each variant, to the base; the band is as wide as the base's seeds lie apart."""
-    base = mean(groups["base"], "val_loss")
-    losses = [result.val_loss for result in groups["base"] if result.val_loss is not None]
-    names = [name for name in reversed(order) if name != "base"]  # the greatest loss at the bottom
-    finite = [mean(groups[name], "val_loss") - base for name in names]
-    shown = sorted(abs(d) for d in finite if math.isfinite(d))
-    limit = 1.3 * shown[-1] if shown and shown[-1] > 0 else 1.0
-    if losses:
-        axis.axvspan(min(losses) - base, max(losses) - base, color="#d0d0d0", label="seeds of the base")
-    for place, difference in enumerate(finite):
+    """A bar for each variant, to the base (or best); the band is as wide as its seeds lie apart."""
+    other = reference(groups)
+    compared, losses = mean(groups[other], "val_loss"), [result.val_loss for result in groups[other]]
+    names = [name for name in reversed(order) if name != other]  # the greatest loss at the bottom
+    gaps = [mean(groups[name], "val_loss") - compared for name in names]
+    finite = [gap for gap in gaps if math.isfinite(gap)]
+    limit = 1.3 * max(map(abs, finite), default=0.0) or 1.0
+    if None not in losses:
+        axis.axvspan(min(losses) - compared, max(losses) - compared, color="#d0d0d0", label=f"seeds of {other}")
+        axis.legend(loc="center right")
+    for place, difference in enumerate(gaps):
         lost = not math.isfinite(difference)
         axis.barh(place, limit if lost else difference, height=0.7,
                   color="#d62728" if lost or difference > 0 else "#2ca02c", alpha=0.3 if lost else 0.8)
@@ -98,10 +101,8 @@ def differences(axis, groups: dict[str, list[Result]], order: list[str]):
                   "diverged" if lost else f"{difference:+.3f}", va="center", fontsize=8)
     axis.set_xlim(min([0, *finite]) - 0.05 * limit, limit)
     axis.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axis.set_xlabel("validation loss minus the base's, nats per token")
+    axis.set_xlabel(f"validation loss minus that of {other}, nats per token")
     axis.grid(axis="y", visible=False)
-    if losses:
-        axis.legend(loc="center right")
 
 
 def final_losses_by_value(axis, groups: dict[str, list[Result]], vary: tuple[str, ...]):

@@ -27,16 +27,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from presets import DATA, InputError, read_settings, run_command
+from presets import AS_GPT2, DATA, InputError, read_settings, run_command
+from whole_file import write_text
 
 HERE = Path(__file__).resolve().parent
 SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
     "d384": (6, 6, 384, 8), "124m": (12, 12, 768, 4), "tiny": (1, 2, 32, 2)}
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 # Sequences of 256 tokens, for it the better half of the same batch: 1.26 bits per byte against 1.35 (NOTES.md).
-GPT2_BLOCK = ["--mlp=gelu", "--norm=layernorm", "--position=learned", "--no_qk_norm", "--bias", "--no_zero_init",
-              "--n_head=4", "--embedding_std=0.02", "--no_document_mask", "--optimizer=adamw", "--z_loss=0",
-              "--schedule=cosine", "--min_lr=0.1", "--block_size=256", "--micro_batch=8"]
+GPT2_BLOCK = [*AS_GPT2.split(), "--n_head=4", "--block_size=256", "--micro_batch=8"]
 CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
@@ -319,9 +318,7 @@ def main(settings: Settings):
             runs[case].append(measure(case, settings, Path(folder)))
         print(f"{case}: {json.dumps(runs[case][-1])}", flush=True)
         results[case] = median_run(runs[case])
-        part = settings.out.with_suffix(".tmp")
-        part.write_text(json.dumps(results, indent=1))
-        part.rename(settings.out)
+        write_text(settings.out, json.dumps(results, indent=1))
     print(summary(results))
 
 

@@ -57,11 +57,15 @@ class Between:
         if step == 0 or due(step, settings.eval_every):
             self.evaluate(progress)
         if step:
-            scored, sampled = self.world.sum(*self.log.has(step))  # by what the main process finds in its files
-            if due(step, settings.choices_every) and not scored:
-                self.choices(progress)
-            if due(step, settings.sample_every) and not sampled:
-                self.samples(progress)
+            self.make_up(progress, due(step, settings.choices_every), due(step, settings.sample_every))
+
+    def make_up(self, progress, choices: bool, samples: bool):
+        """The scores and the samples of this step, where they are wanted and not there yet."""
+        scored, sampled = self.world.sum(*self.log.has(progress.step))  # by what the main process finds in its files
+        if choices and not scored:
+            self.choices(progress)
+        if samples and not sampled:
+            self.samples(progress)
 
     def after_step(self, progress, stopped_by: int):
         """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
@@ -91,11 +95,7 @@ class Between:
         self.evaluate(progress)
         if save:
             self.save(progress)
-        scored, sampled = self.world.sum(*self.log.has(step))
-        if not scored:
-            self.choices(progress)
-        if not sampled:
-            self.samples(progress)
+        self.make_up(progress, True, True)
         if settings.export:
             from convert import export
 

@@ -11,7 +11,6 @@ at any moment the newest visible folder is whole. One that is written again stan
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from sharded import is_split, split_like
 from torch import nn
+from whole_file import flush, write_text
 
 
 def save(folder: Path, model: nn.Module, optimizers: list[AdamW | Muon], state: dict, world) -> Path:
@@ -183,23 +183,6 @@ def differences(saved: dict, current: dict) -> list[str]:
     """Lines "name: saved -> current" where two settings differ."""
     return [f"{key}: {saved.get(key)} -> {current.get(key)}"
             for key in sorted(saved.keys() | current.keys()) if saved.get(key) != current.get(key)]
-
-
-def write_text(path: Path, text: str):
-    """Write a small file so that a crash leaves the old or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, "utf-8")
-    flush(temporary)
-    temporary.rename(path)
-
-
-def flush(path: Path):
-    """Force a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def nothing(*_):

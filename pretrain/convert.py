@@ -20,6 +20,7 @@ import tyro
 from account import parameters
 from hf_format import architecture, copy_tensors, hf_config, hf_tensors, our_config
 from presets import DATA, GPTConfig, InputError, read_settings, run_command
+from whole_file import flush
 
 
 @dataclass
@@ -196,27 +197,18 @@ def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: s
                 shutil.copyfile(Path(tokenizer_dir) / name, part / name)
         save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
         for path in [*part.iterdir(), part]:
-            sync(path)
+            flush(path)
         if out.exists():
             shutil.rmtree(old, ignore_errors=True)
             out.rename(old)
         part.rename(out)
-        sync(out.parent)
+        flush(out.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         if old.exists() and not out.exists():
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def sync(path: Path):
-    """Make sure that a file's content, or a folder's list of names, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def load_run(run: Path, dtype=None):

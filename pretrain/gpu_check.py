@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from presets import DATA, InputError, read_settings, run_command
+from whole_file import write_text
 
 HERE = Path(__file__).resolve().parent
 PARTS = ("tests", "speed", "memory", "generation", "race")
@@ -89,9 +90,7 @@ class Check:
         self.results[name] = value
         print(f"[{self.left():4.0f} s left] {name}: {json.dumps(value)}", flush=True)
         self.settings.out.parent.mkdir(parents=True, exist_ok=True)
-        part = self.settings.out.with_suffix(".tmp")
-        part.write_text(json.dumps(self.results, indent=1))
-        part.rename(self.settings.out)
+        write_text(self.settings.out, json.dumps(self.results, indent=1))
 
     def tests(self):
         """The GPU tests of pretrain/."""

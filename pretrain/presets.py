@@ -211,6 +211,9 @@ PRESETS: dict[str, Settings] = {
         compile=False, prompt="Once upon a time",
         eval_every=250, eval_tokens=2**15, choices_every=500, choices_limit=200, sample_every=500, save_every=500),
 }
+# What turns a preset of the modern block into GPT-2's block with AdamW and cosine decay, for comparisons.
+AS_GPT2 = ("--mlp gelu --norm layernorm --position learned --no_qk_norm --bias --embedding_std 0.02 --no_zero_init "
+           "--no_document_mask --optimizer adamw --schedule cosine --min_lr 0.1 --z_loss 0")
 # For any text of some MB on the same machine: high rates, best after a thousand steps and more (NOTES.md); on `stories`
 # they would destroy the copying that its primers teach.
 PRESETS["text"] = dataclasses.replace(

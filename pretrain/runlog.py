@@ -9,10 +9,10 @@ import sys
 import threading
 from pathlib import Path
 
-from checkpoint import write_text
 from convert import read_json
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
+from whole_file import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -84,11 +84,14 @@ def test_a_variant_that_the_preset_has_is_left_out():
 
 def test_every_variant_is_a_setting_of_model_py(shards):
     s, flags = settings("--data", str(shards), "--preset", "text")
-    runs = ablate.planned(s, [*ablate.COMMON, *flags])
+    common = [*ablate.COMMON, *flags]
+    chosen = ablate.variants(s, common)
+    runs = ablate.planned(s, common, chosen)
     assert [seed for name, seed in runs if name == "base"] == [1, 2, 3]
-    names = {ablate.run_name(*key, words) for key, words in runs.items()}
+    names = {ablate.run_name(*key, settings) for key, (_, settings) in runs.items()}
     assert len(names) == len(runs)
-    assert names.isdisjoint(ablate.run_name(*key, [*words, "--max_steps=7"]) for key, words in runs.items())
+    shorter = ablate.planned(s, [*common, "--max_steps=7"], chosen)
+    assert names.isdisjoint(ablate.run_name(*key, settings) for key, (_, settings) in shorter.items())
 
 
 @pytest.mark.parametrize(("words", "says"), [
@@ -104,7 +107,7 @@ def test_every_variant_is_a_setting_of_model_py(shards):
 def test_mistakes_are_found_before_the_first_run(words, says):
     s, flags = settings(*words)
     with pytest.raises(InputError, match=says.replace("(", r"\(")):
-        ablate.planned(s, [*ablate.COMMON, *flags])
+        ablate.planned(s, [*ablate.COMMON, *flags], ablate.variants(s, [*ablate.COMMON, *flags]))
 
 
 def test_data_that_is_not_there(tmp_path):
@@ -133,6 +136,16 @@ def test_the_figure_shows_each_difference():
     assert [label.get_text() for label in left.get_yticklabels()] == ["bad", "no norm"]
     base = [line for line in right.lines if list(line.get_ydata()) == [4, 3.0]]
     assert base and list(base[0].get_xdata()) == [10, 20]
+
+
+def test_a_base_that_diverges_leaves_the_best_to_compare_with():
+    groups = {"base": [result(8, 9, diverged=True)], "good": [result(8, 4, 2.9)], "less": [result(8, 4, 3.0)]}
+    rows = table(groups, {"base": [], "good": ["--x"], "less": ["--y"]}).splitlines()
+    assert "| to the best |" in rows[0]
+    assert "| 3.000 | +0.100 |" in rows[3]
+    left, _ = draw(groups, ()).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["base", "less"]
+    assert {text.get_text() for text in left.texts} == {"+0.100", "diverged"}
 
 
 def test_the_figure_of_one_setting():

@@ -312,7 +312,7 @@ def test_failed_export_keeps_the_old_one(tmp_path, monkeypatch):
     def disk_full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert, "sync", disk_full)
+    monkeypatch.setattr(convert, "flush", disk_full)
     with pytest.raises(OSError, match="No space"):
         export(random_model(**LLAMA), None, folder)
     assert (folder / "model.safetensors").read_bytes() == before
