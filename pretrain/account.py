@@ -59,7 +59,7 @@ def parameters(config: GPTConfig) -> dict[str, int]:
     linear_bias, norm = int(c.bias), c.n_embd * (1 + int(c.bias and c.norm == "layernorm")) * (c.norm != "none")
     qkv = (c.n_head + 2 * c.kv_heads) * c.head_dim
     fan_out = c.hidden * (2 if c.mlp == "swiglu" else 1)
-    attention = (c.n_embd + linear_bias) * qkv + (c.n_head * c.head_dim + linear_bias) * c.n_embd
+    attention = (c.n_embd + int(c.bias or c.qkv_bias)) * qkv + (c.n_head * c.head_dim + linear_bias) * c.n_embd
     return {
         "token embedding": c.vocab_size * c.n_embd,
         "position embedding": c.block_size * c.n_embd * (c.position == "learned"),

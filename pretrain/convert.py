@@ -1,4 +1,4 @@
-"""Hugging Face folders in and out: GPT-2, Llama and Qwen3 (Llama with QK-norm).
+"""Hugging Face folders in and out: GPT-2, Llama, Qwen2 (with biases of q, k, v) and Qwen3 (with QK-norm).
 
     python pretrain/convert.py data/runs/pretrain/stories data/models/stories    # a run's checkpoint -> a folder
     python pretrain/convert.py gpt2 data/models/gpt2                             # a model of the hub -> a folder

@@ -1,4 +1,4 @@
-"""Our configuration and tensors as Hugging Face has them, GPT-2, Llama and Qwen3, and the way back.
+"""Our configuration and tensors as Hugging Face has them, GPT-2, Llama, Qwen2 and Qwen3, and the way back.
 
 Shapes: C channels, V vocabulary; GPT-2's Conv1D keeps its weights (in, out), everybody else (out, in).
 """
@@ -9,6 +9,7 @@ ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2", "silu": "silu"}  # ours -> 
 # What we read back as "gelu": the tanh form under its three names.
 OUR_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2",
                    "silu": "silu"}
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # what rotary_table takes these for
 
 
 def architecture(config: GPTConfig) -> str:
@@ -18,13 +19,14 @@ def architecture(config: GPTConfig) -> str:
             and not c.qk_norm and c.kv_heads == c.n_head and c.head_dim * c.n_head == c.n_embd:
         return "GPT2LMHeadModel"
     if c.position == "rope" and c.norm == "rmsnorm" and c.norm_place == "pre" and c.mlp == "swiglu" \
-            and not (c.bias and c.qk_norm):
-        return "Qwen3ForCausalLM" if c.qk_norm else "LlamaForCausalLM"
+            and not ((c.bias or c.qkv_bias) and c.qk_norm):
+        return "Qwen3ForCausalLM" if c.qk_norm else "Qwen2ForCausalLM" if c.qkv_bias and not c.bias \
+            else "LlamaForCausalLM"
     raise InputError(
         f"no Hugging Face architecture computes --position {c.position} --norm {c.norm} --norm_place {c.norm_place} "
-        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --n_kv_head {c.n_kv_head} --head_size {c.head_size}.\n"
+        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --qkv_bias {c.qkv_bias} --n_kv_head {c.n_kv_head} --head_size {c.head_size}.\n"
         "GPT-2: learned, layernorm, pre, no swiglu, qk_norm, shared heads or head_size; Llama: rope, rmsnorm, pre, "
-        "swiglu; Qwen3: the same with qk_norm and without biases")
+        "swiglu; Qwen2: the same with qkv_bias; Qwen3: with qk_norm and without biases")
 
 
 def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:
@@ -32,10 +34,10 @@ def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:
     c, rows = config, []
     gpt2 = architecture(c) == "GPT2LMHeadModel"
     qkv = [c.n_head * c.head_dim, c.kv_heads * c.head_dim, c.kv_heads * c.head_dim]
-    kinds = ["weight", "bias"] if c.bias or gpt2 else ["weight"]
+    biases = c.bias or gpt2
 
-    def add(ours, theirs, sizes=None, transposed=False, with_bias=True):
-        for kind in kinds if with_bias else ["weight"]:
+    def add(ours, theirs, sizes=None, transposed=False, with_bias=biases):
+        for kind in ["weight", "bias"] if with_bias else ["weight"]:
             names = [f"{name}.{kind}" for name in theirs]
             rows.append((f"{ours}.{kind}", names, sizes or [-1], transposed and kind == "weight"))
 
@@ -55,7 +57,8 @@ def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:
             ours, theirs = f"transformer.h.{i}", f"model.layers.{i}"
             add(f"{ours}.ln_1", [f"{theirs}.input_layernorm"], with_bias=False)
             add(f"{ours}.ln_2", [f"{theirs}.post_attention_layernorm"], with_bias=False)
-            add(f"{ours}.attn.c_attn", [f"{theirs}.self_attn.{x}_proj" for x in "qkv"], qkv)
+            add(f"{ours}.attn.c_attn", [f"{theirs}.self_attn.{x}_proj" for x in "qkv"], qkv,
+                with_bias=c.bias or c.qkv_bias)
             add(f"{ours}.attn.c_proj", [f"{theirs}.self_attn.o_proj"])
             add(f"{ours}.mlp.c_fc", [f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj"], [c.hidden, c.hidden])
             add(f"{ours}.mlp.c_proj", [f"{theirs}.mlp.down_proj"])
@@ -79,19 +82,23 @@ def hf_config(config: GPTConfig) -> dict:
             "model_type": "gpt2", "n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "n_inner": c.hidden,
             "n_positions": c.block_size, "activation_function": ACTIVATIONS[c.mlp], "layer_norm_epsilon": c.norm_eps,
             "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
+    rope = {"rope_type": "default", "rope_theta": c.rope_theta}
+    if c.rope_factor != 1:
+        rope |= {"rope_type": "llama3", "factor": c.rope_factor, **LLAMA3,
+                 "original_max_position_embeddings": c.rope_original}
+    kind = name.removesuffix("ForCausalLM").lower()
     return common | {
-        "model_type": "qwen3" if c.qk_norm else "llama", "num_hidden_layers": c.n_layer, "hidden_size": c.n_embd,
+        "model_type": kind, "num_hidden_layers": c.n_layer, "hidden_size": c.n_embd,
         "num_attention_heads": c.n_head, "num_key_value_heads": c.kv_heads, "head_dim": c.head_dim,
         "intermediate_size": c.hidden, "hidden_act": "silu", "max_position_embeddings": c.block_size,
-        "rms_norm_eps": c.norm_eps, "attention_bias": c.bias, "rope_theta": c.rope_theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": c.rope_theta},
-    } | ({"use_sliding_window": False} if c.qk_norm else {"mlp_bias": c.bias})
+        "rms_norm_eps": c.norm_eps, "rope_theta": c.rope_theta, "rope_parameters": rope,
+    } | ({"attention_bias": c.bias, "mlp_bias": c.bias} if kind == "llama" else {"use_sliding_window": False})
 
 
 def our_config(hf: dict, where: str) -> GPTConfig:
     """GPTConfig of a config.json; InputError names the field that we have no switch for."""
-    def require(field, allowed, default=None):
-        value = hf.get(field, default)
+    def require(field, allowed, default=None, fields=hf):
+        value = fields.get(field, default)
         if value not in allowed:
             raise InputError(f"{where}: {field} = {value!r} is not supported, only {', '.join(map(repr, allowed))}")
         return value
@@ -107,8 +114,8 @@ def our_config(hf: dict, where: str) -> GPTConfig:
         return kind(value)
 
     kind = hf.get("model_type")
-    if kind not in ("gpt2", "llama", "qwen3"):
-        raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama' and 'qwen3'")
+    if kind not in ("gpt2", "llama", "qwen2", "qwen3"):
+        raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama', 'qwen2' and 'qwen3'")
     ends = hf.get("eos_token_id", {"gpt2": 50256, "llama": 2}.get(kind))  # as transformers has it
     end = (ends or [None])[0] if isinstance(ends, list) else ends
     vocab_size, end = read("vocab_size", int), read("eos_token_id", int, None, fields={"eos_token_id": end})
@@ -126,12 +133,19 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             "norm_eps": read("layer_norm_epsilon", float, 1e-5)}
     else:
         rope = read("rope_scaling", dict, {}) or read("rope_parameters", dict, {})  # the old name wins in transformers
-        for name in ("rope_type", "type"):
-            if rope.get(name, "default") != "default":
-                raise InputError(f"{where}: rotary scaling {rope[name]!r} is not supported, only 'default'")
+        scaling = rope.get("rope_type", rope.get("type", "default"))
+        if scaling not in ("default", "llama3"):
+            raise InputError(f"{where}: rotary scaling {scaling!r} is not supported, only 'default' and 'llama3'")
+        stretched = {}
+        if scaling == "llama3":
+            for field, value in LLAMA3.items():
+                require(field, (value,), fields=rope)
+            stretched = {"rope_factor": read("factor", float, fields=rope),
+                         "rope_original": read("original_max_position_embeddings", int, fields=rope)}
         require("hidden_act", ("silu",), "silu")
         require("use_sliding_window", (False,), False)
-        bias, mlp_bias = read("attention_bias", bool, False), kind == "llama" and read("mlp_bias", bool, False)
+        bias = kind != "qwen2" and read("attention_bias", bool, False)
+        mlp_bias = kind == "llama" and read("mlp_bias", bool, False)
         if bias != mlp_bias:
             raise InputError(f"{where}: biases in some layers only, attention_bias = {bias} and mlp_bias = {mlp_bias}, "
                              "are not supported")
@@ -141,7 +155,7 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             "block_size": read("max_position_embeddings", int), "n_kv_head": read("num_key_value_heads", int, heads),
             "head_size": read("head_dim", int, 0), "mlp": "swiglu", "mlp_hidden": read("intermediate_size", int),
             "norm": "rmsnorm", "norm_eps": read("rms_norm_eps", float, 1e-6), "position": "rope",
-            "qk_norm": kind == "qwen3", "bias": bias,
+            "qk_norm": kind == "qwen3", "bias": bias, "qkv_bias": kind == "qwen2", **stretched,
             "rope_theta": read("rope_theta", float, read("rope_theta", float, 10000.0), fields=rope)}
     try:
         return GPTConfig(**values, **shared)

@@ -97,7 +97,7 @@ class Attention(nn.Module):
         H, K, D = config.n_head, config.kv_heads, config.head_dim
         self.heads, self.head_dim = (H, K), D
         self.sizes = [H * D, K * D, K * D]
-        self.c_attn = Linear(config.n_embd, self.sizes, config.bias)
+        self.c_attn = Linear(config.n_embd, self.sizes, config.bias or config.qkv_bias)
         self.c_proj = Linear(H * D, [config.n_embd], config.bias)
         self.q_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
         self.k_norm = Norm(D, "rmsnorm" if config.qk_norm else "none", config.norm_eps)
@@ -212,7 +212,8 @@ class GPT(nn.Module):
             self.transformer["ln_f"] = Norm(config.n_embd, config.norm, config.norm_eps, config.bias)
         self.lm_head = Linear(config.n_embd, [config.padded_vocab], bias=False)
         if config.position == "rope":
-            cos, sin = rotary_table(config.block_size, config.head_dim, config.rope_theta)
+            cos, sin = rotary_table(config.block_size, config.head_dim, config.rope_theta, config.rope_factor,
+                                    config.rope_original)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         self.reset_parameters()
@@ -308,8 +309,16 @@ class GPT(nn.Module):
         return 6 * weights + 12 * self.config.n_layer * self.config.n_head * self.config.head_dim * length
 
 
-def rotary_table(length: int, head_dim: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosine and sine of position x frequency, each (length, D/2) fp32; frequency i is theta^(-2i/D)."""
+def rotary_table(length: int, head_dim: int, theta: float, factor: float = 1.0,
+                 original: int = 8192) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosine and sine of position x frequency, each (length, D/2) fp32; frequency i is theta^(-2i/D).
+
+    Llama 3.1 makes a model of `original` positions read longer texts: waves that turn less than once in them are
+    slowed down by `factor`, those that turn four times and more stay, and between the two it is interpolated.
+    """
     frequencies = theta ** (-torch.arange(0, head_dim, 2).float() / head_dim)
+    if factor != 1:
+        kept = ((original * frequencies / (2 * math.pi) - 1) / 3).clamp(0, 1)
+        frequencies = frequencies * (kept + (1 - kept) / factor)
     angles = torch.outer(torch.arange(length).float(), frequencies)
     return angles.cos(), angles.sin()

@@ -30,11 +30,12 @@ class NotFiniteError(RuntimeError):
 
 RANGES = [  # what a number may be, in words and as a test, and the settings that it is about
     ("1 or more", lambda x: 1 <= x < math.inf,
-     "n_layer n_head n_embd block_size pad_vocab total_batch micro_batch keep timeout"),
+     "n_layer n_head n_embd block_size rope_original pad_vocab total_batch micro_batch keep timeout"),
     ("0 or more", lambda x: 0 <= x < math.inf,
      "vocab_size n_kv_head head_size mlp_hidden norm_eps embedding_std max_steps minutes sequence curriculum lr "
      "muon_lr weight_decay clip z_loss skip_spikes eval_every eval_tokens choices_every choices_limit sample_every "
      "save_every log_every threads peak_tflops"),
+    ("a number of 1 or more", lambda x: 1 <= x < math.inf, "rope_factor"),
     ("a whole number from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63, "seed"),
     ("a number above 0", lambda x: 0 < x < math.inf, "rope_theta"),
     ("a share from 0 to 1", lambda x: 0 <= x <= 1, "decay min_lr keep_activations"),
@@ -70,8 +71,11 @@ class GPTConfig:
     norm_eps: float = 1e-5  # added to the variance
     position: Literal["learned", "rope", "none"] = "learned"  # how positions enter
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_factor: float = 1.0  # how much longer the long rotary wavelengths are made for longer texts (Llama 3.1: 8)
+    rope_original: int = 8192  # positions that the model was trained on before --rope_factor
     qk_norm: bool = False  # RMSNorm with a learned gain on queries and keys, before the rotation (Qwen3)
     bias: bool = True  # biases in linear layers and LayerNorm
+    qkv_bias: bool = False  # without them: biases of queries, keys and values alone (Qwen2)
     tied: bool = True  # output head = token embedding
     embedding_std: float = 0.02  # standard deviation of the initial token embedding
     zero_init: bool = False  # projections into the residual stream start at 0, else at 0.02 / sqrt(2 n_layer)

@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 
 SMALL = {"n_layer": 2, "n_head": 4, "n_embd": 32, "block_size": 24, "vocab_size": 101, "end_of_text": 7}
 LLAMA = {"norm": "rmsnorm", "position": "rope", "mlp": "swiglu", "bias": False}
+STRETCHED = {"rope_type": "llama3", "rope_theta": 10.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+             "original_max_position_embeddings": 30}
 CASES = {
     "gpt2": ({}, "GPT2LMHeadModel"),
     "gpt2-no-bias-untied": ({"bias": False, "tied": False}, "GPT2LMHeadModel"),
@@ -25,6 +27,9 @@ CASES = {
     "llama": (LLAMA, "LlamaForCausalLM"),
     "llama-grouped-untied-bias": (LLAMA | {"n_kv_head": 2, "tied": False, "bias": True, "rope_theta": 500.0},
                                   "LlamaForCausalLM"),
+    "llama3.1-stretched": (LLAMA | {"rope_theta": 10.0, "rope_factor": 8.0, "rope_original": 30}, "LlamaForCausalLM"),
+    "qwen2-stretched": (LLAMA | {"qkv_bias": True, "n_kv_head": 2, "rope_theta": 10.0, "rope_factor": 3.5,
+                                 "rope_original": 30}, "Qwen2ForCausalLM"),
     "qwen3-mqa-wide-head": (LLAMA | {"qk_norm": True, "n_kv_head": 1, "head_size": 16}, "Qwen3ForCausalLM"),
 }
 
@@ -64,7 +69,7 @@ def test_export_equals_transformers_and_loads_back(name, tmp_path):
     assert f"{sum(p.numel() for p in reference.parameters()):,} parameters" in card
 
 
-@pytest.mark.parametrize("name", ["gpt2", "llama-grouped-untied-bias", "qwen3-mqa-wide-head"])
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped-untied-bias", "qwen2-stretched", "qwen3-mqa-wide-head"])
 def test_gradients_equal_transformers(name, tmp_path):
     model = random_model(**CASES[name][0])
     export(model, None, tmp_path / "out")
@@ -97,13 +102,13 @@ def test_reads_the_hubs_oldest_gpt2_layout(tmp_path):
     assert torch.equal(load(tmp_path)(tokens), model(tokens))
 
 
-@pytest.mark.parametrize("class_name", ["GPT2", "Llama", "Qwen3"])
+@pytest.mark.parametrize("class_name", ["GPT2", "Llama", "Qwen2", "Qwen3"])
 def test_reads_what_transformers_saves(class_name, tmp_path):
     import transformers
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101}
     if class_name != "GPT2":
-        small |= {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48, "max_position_embeddings": 64}
+        small |= {"num_key_value_heads": 2, **({} if class_name == "Qwen2" else {"head_dim": 8}), "intermediate_size": 48, "max_position_embeddings": 64}
     config = getattr(transformers, f"{class_name}Config")(**small)
     torch.manual_seed(1)
     reference = getattr(transformers, architecture_name(class_name))(config).eval()
@@ -135,6 +140,9 @@ def test_refusals(tmp_path):
                             ({"vocab_size": None}, "the field 'vocab_size' is missing"),
                             ({"eos_token_id": ["7"]}, "eos_token_id = '7' must be of type int"),
                             ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rotary scaling 'linear'"),
+                            ({"rope_parameters": STRETCHED | {"low_freq_factor": 2.0}}, "low_freq_factor = 2.0 is not"),
+                            ({"rope_scaling": STRETCHED | {"factor": None}}, "the field 'factor' is missing"),
+                            ({"rope_parameters": STRETCHED | {"factor": 0.5}}, "--rope_factor 0.5: a number of 1"),
                             ({"document_mask": True, "eos_token_id": None}, "--document_mask needs an end-of-text"),
                             ({"mlp_bias": True}, "biases in some layers only, attention_bias = False and mlp"),
                             ({"rope_parameters": "default"}, "rope_parameters = 'default' must be of type dict")]:
@@ -239,7 +247,8 @@ def test_the_rotary_base_is_transformers(tmp_path):
     export(model, None, tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change in ({"rope_theta": 99.0}, {"rope_theta": 99.0, "rope_parameters": None},
-                   {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}}):
+                   {"rope_parameters": {"rope_type": "default", "rope_theta": 99.0}},
+                   {"rope_theta": 10.0, "rope_scaling": STRETCHED}, {"rope_parameters": STRETCHED}):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         assert torch.allclose(load(tmp_path)(tokens), theirs(tmp_path)(tokens).logits, atol=1e-4), change
 
