@@ -35,6 +35,7 @@ class Compare:
     json: Path | None = None  # also write the numbers: {text: {tokenizer: {"bytes": ..., "tokens": ...}}}
     pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Show:
     limit: int = 20_000  # bytes of each file that are shown
     pattern: str | None = None  # as for compare
     special_tokens: tuple[str, ...] = ()  # as for compare
+    missing_bytes: bool = False  # as for compare
 
 
 def run(settings: Compare | Show) -> None:
@@ -64,7 +66,7 @@ def run(settings: Compare | Show) -> None:
     names = settings.tokenizer if show else settings.tokenizers
     inputs = [*settings.files, *map(Path, names)]
     texts = _texts(settings.files, settings.text, settings.limit if show else None)
-    results = tokenized(texts, names, settings.pattern, settings.special_tokens)
+    results = tokenized(texts, names, settings.pattern, settings.special_tokens, settings.missing_bytes)
     if settings.html:
         with replacing_file(settings.html, inputs) as beside:
             beside.write_text(token_display.page(results), encoding="utf-8", errors="backslashreplace")
@@ -114,10 +116,11 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
 
 
 def tokenized(
-    texts: dict[str, bytes], names: tuple[str, ...], pattern: str | None = None, special_tokens: tuple[str, ...] = ()
-) -> dict[str, list[Tokenized]]:
+    texts: dict[str, bytes], names: tuple[str, ...], pattern: str | None = None, special_tokens: tuple[str, ...] = (),
+    missing_bytes: bool = False,
+) -> dict[str, list[Tokenized]]:  # fmt: skip
     """Every text under every tokenizer; special tokens in the text are taken as such."""
-    vocabularies = {name: tokenizer_folder.load(name, pattern, special_tokens) for name in names}
+    vocabularies = {name: tokenizer_folder.load(name, pattern, special_tokens, missing_bytes) for name in names}
     from encoder import Tokenizer  # compiled: only once the arguments are in order
 
     tokenizers = {name: Tokenizer(vocabulary) for name, vocabulary in vocabularies.items()}

@@ -46,6 +46,7 @@ class Encode:
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
 
 
 @dataclass
@@ -62,6 +63,7 @@ class Decode:
     out: Path | None = None  # file for the bytes; standard output if left out
     pattern: str | None = None  # as for encode
     special_tokens: tuple[str, ...] = ()  # as for encode
+    missing_bytes: bool = False  # as for encode
 
 
 def run(settings: Encode | Decode) -> None:
@@ -77,7 +79,8 @@ def run(settings: Encode | Decode) -> None:
 
 def _vocabulary(settings: Encode | Decode) -> Vocabulary:
     """The tokenizer's; InputError for flags that its file contradicts."""
-    vocabulary = tokenizer_folder.load(settings.tokenizer, settings.pattern, settings.special_tokens)
+    given = settings.pattern, settings.special_tokens, settings.missing_bytes
+    vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
     if settings.pattern and portable(settings.pattern) != vocabulary.pattern:
         raise InputError(f"--pattern {settings.pattern!r}: {settings.tokenizer} splits by {vocabulary.pattern!r}")
     for text in settings.special_tokens:
@@ -151,6 +154,13 @@ def _encode(settings: Encode) -> None:
 def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict) -> None:
     from tqdm import tqdm
 
+    described = _described(settings, vocabulary)
+    if settings.tokenizer == "gpt2" and not (DATA / "tokenizer/gpt2/tokenizer.json").exists():
+        print("pretrain/ will look for this tokenizer in data/tokenizer/gpt2; "
+              "python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it", file=sys.stderr)
+    elif settings.tokenizer != "gpt2" and not (DATA / described["tokenizer"] / "tokenizer.json").exists():
+        print(f"pretrain/ will miss a tokenizer.json for its samples and scores; python bpe/run.py export "
+              f"{settings.tokenizer} --out FOLDER writes one, then encode with --tokenizer FOLDER", file=sys.stderr)
     start = time.perf_counter()
     files = {path: None for source in splits.values() for path in source.files}
     passes = sum(len(source.files) for source in splits.values()) // len(files)  # single files are read once a split
@@ -170,7 +180,7 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
             return tokenizer.encode_stream(counted(), allowed_special=allowed, disallowed_special=disallowed)
 
         written = token_shards.write(
-            settings.out, splits, encode, vocabulary, _described(settings, vocabulary), settings.end_of_text,
+            settings.out, splits, encode, vocabulary, described, settings.end_of_text,
             settings.shard_tokens, settings.errors,
         )  # fmt: skip
     seconds = time.perf_counter() - start

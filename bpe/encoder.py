@@ -110,6 +110,7 @@ class Tokenizer:
         within[starts.astype(np.int64)[sizes > 0]] = False
         after = np.flatnonzero(within)
         side_by_side[self._text[after - 1], self._text[after]] = True
+        self._has_token = byte_ids >= 0  # bool [256]
         self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
@@ -261,6 +262,8 @@ class Tokenizer:
             cache = PieceCache()
         try:
             data, size = cache.load(text, start, end)
+            if self.vocabulary.missing_bytes:
+                self._refuse_missing(data[:size])
             out, at = cache.room(size), 0
             for begin, stop, special in self._parts(data, size, allowed, disallowed):
                 if special is not None:
@@ -272,6 +275,13 @@ class Tokenizer:
             return out[:at].astype(self.dtype)
         finally:  # warm for the next text, also where this one was refused
             self._caches.append(cache)
+
+    def _refuse_missing(self, data: np.ndarray) -> None:
+        """InputError for a byte without a token."""
+        known = self._has_token[data]
+        if not known.all():
+            byte = data[np.argmin(known)]
+            raise InputError(f"the text has the byte 0x{byte:02x}, for which this tokenizer has no token; take it out")
 
     def _pieces(self, text: np.ndarray, start: int, end: int, room: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """The pieces of text[start:end], some at a time: (start of the first one, where each ends)."""

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from linked_list import LinkedListTokenizer
-from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points, to_bytes  # noqa: F401  (doctest)
+from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points, to_bytes, without_token  # noqa: F401  (doctest)
 
 # The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
 # `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
@@ -128,8 +128,8 @@ def parse_pre_tokenizer(step: dict) -> str:
     return name
 
 
-def parse_tokenizer_json(text: str) -> Vocabulary:
-    """Vocabulary of a Hugging Face file, theirs or ours.
+def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
+    """Vocabulary of a Hugging Face file, theirs or ours; `missing_bytes` also takes one that lacks bytes.
 
     Tokens that a post-processor adds (a leading <s>) are not added by us: ids are those of
     `encode(text, add_special_tokens=False)`.
@@ -162,7 +162,7 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
             not_special.add(token["content"])
     vocab = _field(model, "vocab", dict, "model.")
     merges = _field(model, "merges", list, "model.")
-    vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges")
+    vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges", missing_bytes)
     vocabulary = dataclasses.replace(vocabulary, added=frozenset(not_special))
     if model.get("ignore_merges"):
         _check_reachable(vocabulary)
@@ -170,8 +170,9 @@ def parse_tokenizer_json(text: str) -> Vocabulary:
 
 
 def _from_strings(
-    vocab: dict[str, int], merges: Sequence, specials: dict[str, int], pattern: str, vocab_field: str, merges_field: str
-) -> Vocabulary:
+    vocab: dict[str, int], merges: Sequence, specials: dict[str, int], pattern: str, vocab_field: str,
+    merges_field: str, missing_bytes: bool = False,
+) -> Vocabulary:  # fmt: skip
     """Vocabulary of spelled tokens and merges; merges are "left right" or [left, right]."""
     ids = {text: _token_id(n, f"{vocab_field}[{text!r}]") for text, n in vocab.items()}
     for text, n in specials.items():
@@ -194,7 +195,8 @@ def _from_strings(
                 raise InputError(f"{merges_field}[{rank}]: {merge!r} needs {part!r}, missing in {vocab_field}")
         pairs.append((ids[parts[0]], ids[parts[1]]))
         merged_ids.append(ids["".join(parts)])
-    return Vocabulary(token_bytes, pairs, merged_ids, specials, pattern)
+    missing = without_token({*token_bytes}) if missing_bytes else frozenset()
+    return Vocabulary(token_bytes, pairs, merged_ids, specials, pattern, missing_bytes=missing)
 
 
 def _check_reachable(vocabulary: Vocabulary) -> None:

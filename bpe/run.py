@@ -22,6 +22,7 @@ def parsed():
     from command_compare import Compare, Show
     from command_demo import Demo
     from command_encode import Decode, Encode
+    from command_export import Export
     from command_train import Train
     from tyro.conf import subcommand
 
@@ -30,6 +31,7 @@ def parsed():
         | Annotated[Train, subcommand("train")]
         | Annotated[Encode, subcommand("encode")]
         | Annotated[Decode, subcommand("decode")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Show, subcommand("show")]
         | Annotated[Bench, subcommand("bench")]

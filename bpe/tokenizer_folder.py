@@ -23,9 +23,12 @@ from vocabulary import InputError, Vocabulary
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
 
 
-def load(source: str | Path, pattern: str | None = None, special_tokens: Sequence[str] = ()) -> Vocabulary:
+def load(
+    source: str | Path, pattern: str | None = None, special_tokens: Sequence[str] = (), missing_bytes: bool = False
+) -> Vocabulary:
     """Vocabulary from "gpt2" (by name, no network), a folder, tokenizer.json, vocab.json, merges.txt or a rank file.
 
+    `missing_bytes` also takes a tokenizer.json without tokens for some bytes, as SmolLM2's.
     `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's; special tokens that do not
     look like it) and rank files (the split, the special tokens) do not hold. Raises InputError, naming file and field.
     """
@@ -43,7 +46,7 @@ def load(source: str | Path, pattern: str | None = None, special_tokens: Sequenc
     text = _read(path)
     try:
         if text.lstrip().startswith("{"):
-            vocabulary = formats.parse_tokenizer_json(text)
+            vocabulary = formats.parse_tokenizer_json(text, missing_bytes)
             check_pattern(vocabulary.pattern)
             return vocabulary
         if path.suffix == ".vocab":

@@ -68,6 +68,11 @@ def mapped_code_points() -> list[int]:
     return [points[byte] for byte in range(256)]
 
 
+def without_token(tokens: Collection[bytes]) -> frozenset[int]:
+    """Bytes that are none of the tokens."""
+    return frozenset(byte for byte in range(256) if bytes([byte]) not in tokens)
+
+
 def byte_order(ties: str) -> list[int]:
     """Bytes in the order of their ids: by mapped code point under "hf", raw 0..255 under other tie rules."""
     if ties == "hf":
@@ -90,6 +95,7 @@ class Vocabulary:
     special_tokens: dict[str, int] = field(default_factory=dict)  # text -> id
     pattern: str = "gpt2"  # "gpt2", "gpt4", "none" or a regular expression of the `regex` package
     added: frozenset[str] = frozenset()  # those of special_tokens that any text may hold (HF's `"special": false`)
+    missing_bytes: frozenset[int] = frozenset()  # bytes without a token, which no text may hold (SmolLM2: 0x04 ...)
 
     @classmethod
     def build(
@@ -123,10 +129,10 @@ class Vocabulary:
 
     @cached_property
     def byte_ids(self) -> list[int]:
-        """Id of each single byte, index = byte."""
+        """Id of each single byte, index = byte; -1 for one of missing_bytes."""
         special_ids = set(self.special_tokens.values())
         ids = {t[0]: n for n, t in enumerate(self.token_bytes) if len(t) == 1 and n not in special_ids}
-        return [ids[byte] for byte in range(256)]
+        return [ids.get(byte, -1) for byte in range(256)]
 
     @cached_property
     def ranks(self) -> dict[tuple[int, int], int]:
@@ -155,9 +161,12 @@ class Vocabulary:
         ordinary = [token for n, token in enumerate(self.token_bytes) if n not in special_ids]
         distinct = set(ordinary)
         if set(map(type, ordinary)) <= {bytes} and len(distinct) == len(ordinary) and b"" not in distinct:
-            missing = {bytes([byte]) for byte in range(256)} - distinct
+            missing = without_token(distinct) - self.missing_bytes
             if missing:
-                raise InputError(f"token_bytes: no token for the byte 0x{min(missing).hex()}; all 256 are needed")
+                raise InputError(
+                    f"token_bytes: no token for the byte 0x{min(missing):02x}; all 256 are needed. Is the file whole, as"
+                    " SmolLM2's are, then missing_bytes takes it, and refuses texts with such bytes"
+                )
             return
         seen: dict[bytes, int] = {}
         for n, token in enumerate(self.token_bytes):

@@ -35,8 +35,10 @@ class Between:
 
             path = tokenizer_folder(val_split.manifest) / "tokenizer.json"
             if not path.exists():
-                raise InputError(f"{path}, the tokenizer of {settings.data}, is missing; bring it back, or train "
-                                 "without --choices and with --prompt ''")
+                how = "python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it" \
+                    if val_split.manifest["tokenizer"] == "gpt2" else "bring it back"
+                raise InputError(f"{path}, the tokenizer of {settings.data}, is missing; {how}, or train without "
+                                 "--choices and with --prompt ''")
             self.tokenizer = Tokenizer.from_file(str(path))
             self.prompt, block_size = self.tokenizer.encode(settings.prompt).ids, model.config.block_size
             if settings.prompt and (not self.prompt or max(self.prompt) >= model.config.vocab_size):

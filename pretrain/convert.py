@@ -53,8 +53,7 @@ def load(source: str | Path, dtype=None):
     folder = locate(source)
     if not (folder / "config.json").exists():
         raise InputError(f"{folder} has no config.json; expected a Hugging Face folder")
-    config = our_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    tensors = {}
+    config, tensors = read_config(folder), {}
     for name in weight_files(folder):
         if not (folder / name).exists():
             pickles = [p.name for p in folder.glob("*.bin")] + [p.name for p in folder.glob("*.pt")]
@@ -211,6 +210,24 @@ def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: s
     shutil.rmtree(old, ignore_errors=True)
 
 
+def read_config(source: str | Path) -> GPTConfig:
+    """The architecture of a Hugging Face folder, hub name or run."""
+    folder = locate(source)
+    path = folder / "config.json"
+    return our_config(read_json(path), str(path)) if path.exists() else run_settings(folder)[0]
+
+
+def run_settings(run: Path) -> tuple[GPTConfig, Path]:
+    """Architecture and data folder of a run, from its args.json."""
+    if not (run / "args.json").exists():
+        raise InputError(f"{run} is neither a run (no args.json) nor a Hugging Face folder (no config.json)")
+    args = read_json(run / "args.json")
+    try:
+        return GPTConfig(**args["model"]), Path(args["data"]).expanduser()
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{run}/args.json is not that of a pretraining run: {error}") from None
+
+
 def load_run(run: Path, dtype=None):
     """(GPT, tokenizer folder or None) of a run's newest checkpoint."""
     import checkpoint
@@ -218,15 +235,10 @@ def load_run(run: Path, dtype=None):
     from model import GPT
     from shards import fingerprint, read_manifest, tokenizer_folder
 
-    if not (run / "args.json").exists():
-        raise InputError(f"{run} is neither a run (no args.json) nor a Hugging Face folder (no config.json)")
-    args, saved = read_json(run / "args.json"), checkpoint.listing(run / "checkpoints")
+    config, data = run_settings(run)
+    saved = checkpoint.listing(run / "checkpoints")
     if not saved:
         raise InputError(f"{run} has no checkpoint yet; train longer or lower --save_every")
-    try:
-        config, data = GPTConfig(**args["model"]), Path(args["data"]).expanduser()
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{run}/args.json is not that of a pretraining run: {error}") from None
     model = GPT(config, dtype or torch.float32)
     checkpoint.load(saved[-1], model, [])
     data = data if data.is_absolute() else DATA.parent / data

@@ -18,6 +18,7 @@ import checkpoint
 import numpy as np
 import torch
 from between import Between
+from init_from import fill
 from malloc import return_freed_memory
 from model import GPT
 from optim import learning_rate_scale, make_optimizers
@@ -91,6 +92,10 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
 
     torch.manual_seed(settings.seed)
     model = GPT(config, world.dtype, settings.dropout).to(world.device)
+    folder = settings.out / "checkpoints"
+    world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
+    if settings.init_from and not checkpoint.listing(folder):
+        world.agree(fill, model, settings.init_from, train_split)
     if settings.compile and world.device.type == "cuda":  # on a CPU cpu_layers.py is faster
         model.compile_blocks(settings.keep_activations)
     elif settings.keep_activations < 1:
@@ -99,9 +104,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     network = world.distribute(model, settings.fsdp)
     optimizers = make_optimizers(model, settings)
 
-    folder = settings.out / "checkpoints"
     identity = identify(settings, config, train_split, val_split)
-    world.agree(checkpoint.recover if world.main else checkpoint.nothing, folder)
     progress = world.agree(restore, folder, settings, identity, model, optimizers)
     first_step = progress.step
     world.agree(same_step, first_step, world.sum(first_step)[0] / world.size)
@@ -215,7 +218,8 @@ def identify(settings: Settings, config: GPTConfig, train: Split, validation: Sp
     """What must be the same when a run is continued."""
     names = ("total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
-            "sequence": settings.sequence or config.block_size, **{name: getattr(settings, name) for name in names},
+            "sequence": settings.sequence or config.block_size, "init_from": plain(settings.init_from),
+            **{name: getattr(settings, name) for name in names},
             "data": fingerprint(train.manifest, "train"), "validation": fingerprint(validation.manifest, "val")}
 
 
@@ -229,6 +233,8 @@ def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) 
     state = checkpoint.read_state(saved[-1])
     saved_as = state["identity"]
     saved_as["sequence"] = saved_as["sequence"] or saved_as["model.block_size"]  # 0 in checkpoints of earlier code
+    for field in dataclasses.fields(GPTConfig):  # which lack the newest
+        saved_as.setdefault(f"model.{field.name}", field.default)
     changed = checkpoint.differences(saved_as, identity)
     if changed:
         raise InputError(f"cannot continue {saved[-1]} with other settings; choose another --out. Saved -> now:\n  "

@@ -119,12 +119,13 @@ class GPTConfig:
 class Settings:
     """A training run. `--preset` sets all values below, other flags override it."""
 
-    preset: str = "stories"  # stories, text, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl
+    preset: str = "stories"  # stories, text, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl, continue
     data: Path = DATA / "tokens" / "stories"  # folder with manifest.json and shards
     out: Path = DATA / "runs" / "pretrain" / "stories"  # folder of the run: metrics, checkpoints, samples
     export: Path | None = None  # write the final model here as a Hugging Face folder
     choices: Path | None = None  # multiple-choice questions (HellaSwag's schema) to score, JSONL
     resume: Literal["auto", "never"] = "auto"  # auto continues the run in --out; never refuses if there is one
+    init_from: str | None = None  # folder, run or hub name of a model to train further; it gives the architecture
     model: Annotated[GPTConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=GPTConfig)
 
     # length
@@ -183,6 +184,8 @@ def check(settings: Settings):
     check_numbers(settings)
     if not settings.max_steps and not settings.minutes:
         raise InputError("--max_steps 0 needs --minutes, or the run would never end")
+    if settings.preset == "continue" and settings.init_from is None:
+        raise InputError("--preset continue trains a model further; name it with --init_from")
     if settings.sequence > settings.model.block_size:
         raise InputError(f"--sequence {settings.sequence} is longer than --block_size {settings.model.block_size}")
     if settings.schedule == "wsd" and settings.warmup + settings.decay > 1:
@@ -225,6 +228,10 @@ PRESETS["text"] = dataclasses.replace(
     model=dataclasses.replace(PRESETS["stories"].model, n_head=3, embedding_std=0.2, document_mask=True),
     max_steps=1500, curriculum=0, lr=2e-2, beta2=0.99, muon_lr=0.04, schedule="linear", min_lr=0.0,
     prompt="<|endoftext|>")
+# A trained model on other text: rates that do not destroy what it knows.
+PRESETS["continue"] = Settings(
+    max_steps=200, sequence=512, total_batch=8192, micro_batch=4, lr=1e-4, warmup=0.05, min_lr=0.0, compile=False,
+    prompt="<|endoftext|>", eval_every=50, eval_tokens=2**15, choices_every=0, sample_every=0, save_every=100)
 for _name, _settings in PRESETS.items():
     _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name
 
@@ -236,21 +243,38 @@ def read_settings(kind: type, description: str, default=None, argv: list[str] | 
 
 
 def parse(description: str, argv: list[str] | None = None) -> Settings:
-    """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override."""
+    """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override.
+
+    Where `--init_from` names a model, the architecture's defaults are its own, and the other ones those of `continue`.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    return read_settings(Settings, description, dataclasses.replace(PRESETS[preset_name(argv, "stories")]), argv)
+    source = flag(argv, "--init_from")
+    defaults = dataclasses.replace(PRESETS[preset_name(argv, "continue" if source else "stories")])
+    if source:
+        from convert import read_config
+
+        model = read_config(source)
+        defaults = dataclasses.replace(defaults, model=model, sequence=min(defaults.sequence, model.block_size))
+    return read_settings(Settings, description, defaults, argv)
 
 
 def preset_name(argv: list[str], name: str) -> str:
-    """The last --preset of a command line, or else `name`."""
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            name = argv[i + 1]
-        elif word.startswith("--preset="):
-            name = word.removeprefix("--preset=")
+    """The --preset of a command line, or else `name`."""
+    name = flag(argv, "--preset") or name
     if name not in PRESETS:
         raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
     return name
+
+
+def flag(argv: list[str], name: str) -> str | None:
+    """The last value of a flag in a command line, before it is parsed."""
+    value = None
+    for i, word in enumerate(argv):
+        if word == name and i + 1 < len(argv):
+            value = argv[i + 1]
+        elif word.startswith(f"{name}="):
+            value = word.removeprefix(f"{name}=")
+    return value
 
 
 def run_command(main, read):

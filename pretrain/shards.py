@@ -35,13 +35,23 @@ class Split:
         self.entries = self.manifest["shards"].get(name, [])
         if not self.entries:
             raise InputError(f"{self.folder}/manifest.json lists no shard of split {name!r}")
-        self.shards = [self._open(entry) for entry in self.entries]
-        self.ends = np.cumsum([len(shard) for shard in self.shards])
-        self.tokens = int(self.ends[-1])
-        self.bytes = sum(entry["bytes"] for entry in self.entries)
+        self._take([self._open(entry) for entry in self.entries], sum(entry["bytes"] for entry in self.entries))
         if self.bytes < 1:
             raise InputError(f"{self.folder}/manifest.json: bytes of split {name!r} are {self.bytes}, which gives no "
                              "bits per byte; encode the text again")
+
+    @classmethod
+    def of_tokens(cls, tokens: np.ndarray, size: int, folder: Path, name: str) -> "Split":
+        """Tokens in memory, which stand for `size` bytes of text; the names are for messages."""
+        split = cls.__new__(cls)
+        split.folder, split.name = folder, name
+        split._take([tokens], size)
+        return split
+
+    def _take(self, shards: list[np.ndarray], size: int):
+        self.shards, self.bytes = shards, size
+        self.ends = np.cumsum([len(shard) for shard in shards])
+        self.tokens = int(self.ends[-1])
 
     def _open(self, entry: dict) -> np.ndarray:
         path = self.folder / entry["file"]
@@ -78,6 +88,11 @@ class Split:
             count -= len(piece)
             position = (position + len(piece)) % self.tokens
         return np.concatenate(pieces).astype(np.int64)
+
+    @property
+    def largest(self) -> int:
+        """The greatest token id; reads all shards."""
+        return max(int(shard.max()) for shard in self.shards if len(shard))
 
     def document_length(self, T: int) -> int:
         """Tokens of the document that a token lies in, T at most: the mean over the first million tokens."""
@@ -189,8 +204,9 @@ def fingerprint(manifest: dict, split: str) -> list[str]:
 
 
 def tokenizer_folder(manifest: dict) -> Path:
-    """Folder of the tokenizer that a manifest names."""
-    return DATA / manifest["tokenizer"]
+    """Folder of the tokenizer that a manifest names; the one built into bpe/, gpt2, is exported to tokenizer/gpt2."""
+    name = manifest["tokenizer"]
+    return DATA / ("tokenizer/gpt2" if name == "gpt2" else name)
 
 
 def fitting_micro_batch(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:

@@ -1,0 +1,31 @@
+"""`python bpe/run.py export`: a tokenizer of any format in every format."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizer_folder
+import tyro
+
+
+@dataclass
+class Export:
+    """Write a tokenizer, read from any format, as a folder with all of them: Hugging Face's, GPT-2's, tiktoken's.
+
+    python bpe/run.py export gpt2 --out data/tokenizer/gpt2
+
+    python bpe/run.py export cl100k_base.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>" --out data/tokenizer/cl100k
+    """
+
+    tokenizer: tyro.conf.Positional[str]  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, rank file)
+    out: Path  # folder to write
+    pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
+
+
+def run(settings: Export) -> None:
+    """Read one, write the others. Raises InputError for anything the user can mend."""
+    given = settings.pattern, settings.special_tokens, settings.missing_bytes
+    vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
+    names = tokenizer_folder.save(vocabulary, settings.out)
+    print(f"wrote {len(vocabulary):,} tokens to {settings.out}: {', '.join(names)}")
