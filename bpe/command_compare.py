@@ -35,7 +35,7 @@ class Compare:
     json: Path | None = None  # also write the numbers: {text: {tokenizer: {"bytes": ..., "tokens": ...}}}
     pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
-    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
 @dataclass

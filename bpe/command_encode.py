@@ -46,7 +46,7 @@ class Encode:
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
-    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
 @dataclass

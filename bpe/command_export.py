@@ -13,14 +13,14 @@ class Export:
 
     python bpe/run.py export gpt2 --out data/tokenizer/gpt2
 
-    python bpe/run.py export cl100k_base.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>" --out data/tokenizer/cl100k
+    python bpe/run.py export cl100k.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>" --out data/tokenizer/cl100k
     """
 
-    tokenizer: tyro.conf.Positional[str]  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, rank file)
+    tokenizer: tyro.conf.Positional[str]  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, ranks)
     out: Path  # folder to write
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
     special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
-    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes (SmolLM2's); no text may hold them
+    missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
 def run(settings: Export) -> None:

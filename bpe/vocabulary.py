@@ -164,8 +164,8 @@ class Vocabulary:
             missing = without_token(distinct) - self.missing_bytes
             if missing:
                 raise InputError(
-                    f"token_bytes: no token for the byte 0x{min(missing):02x}; all 256 are needed. Is the file whole, as"
-                    " SmolLM2's are, then missing_bytes takes it, and refuses texts with such bytes"
+                    f"token_bytes: no token for the byte 0x{min(missing):02x}; all 256 are needed. If the file is"
+                    " whole, as SmolLM2's is, missing_bytes takes it, and refuses texts with such bytes"
                 )
             return
         seen: dict[bytes, int] = {}

@@ -24,7 +24,8 @@ def architecture(config: GPTConfig) -> str:
             else "LlamaForCausalLM"
     raise InputError(
         f"no Hugging Face architecture computes --position {c.position} --norm {c.norm} --norm_place {c.norm_place} "
-        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --qkv_bias {c.qkv_bias} --n_kv_head {c.n_kv_head} --head_size {c.head_size}.\n"
+        f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --qkv_bias {c.qkv_bias} --n_kv_head {c.n_kv_head} "
+        f"--head_size {c.head_size}.\n"
         "GPT-2: learned, layernorm, pre, no swiglu, qk_norm, shared heads or head_size; Llama: rope, rmsnorm, pre, "
         "swiglu; Qwen2: the same with qkv_bias; Qwen3: with qk_norm and without biases")
 

@@ -233,8 +233,8 @@ def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) 
     state = checkpoint.read_state(saved[-1])
     saved_as = state["identity"]
     saved_as["sequence"] = saved_as["sequence"] or saved_as["model.block_size"]  # 0 in checkpoints of earlier code
-    for field in dataclasses.fields(GPTConfig):  # which lack the newest
-        saved_as.setdefault(f"model.{field.name}", field.default)
+    for switch in dataclasses.fields(GPTConfig):  # which lack the newest
+        saved_as.setdefault(f"model.{switch.name}", switch.default)
     changed = checkpoint.differences(saved_as, identity)
     if changed:
         raise InputError(f"cannot continue {saved[-1]} with other settings; choose another --out. Saved -> now:\n  "

@@ -444,3 +444,27 @@ def test_added_tokens_that_are_not_special_are_matched_in_any_text_as_in_tokeniz
     with pytest.raises(SpecialTokenInText):
         ours.encode("<tool><|endoftext|>")
     assert json.loads(formats.tokenizer_json(read)) == document
+
+
+def test_a_tokenizer_without_tokens_for_some_bytes(tmp_path):
+    """As SmolLM2's: taken if asked for; its ids are Hugging Face's, and a text with such a byte is refused."""
+    theirs = tokenizers.Tokenizer(models.BPE())
+    theirs.pre_tokenizer, theirs.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    theirs.train_from_iterator([TEXT], trainers.BpeTrainer(vocab_size=900, show_progress=False))
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(InputError, match=r"no token for the byte 0x00; all 256 are needed.* missing_bytes takes it"):
+        tokenizer_folder.load(tmp_path)
+    vocabulary = tokenizer_folder.load(tmp_path, missing_bytes=True)
+    assert {0, 4, 0xC0, 0xFF} <= vocabulary.missing_bytes and not {*b"aeiou \n"} & vocabulary.missing_bytes
+    tokenizer = Tokenizer(vocabulary)
+    assert tokenizer.encode(TEXT) == theirs.encode(TEXT).ids and tokenizer.decode(tokenizer.encode(TEXT)) == TEXT
+    for text in ("a\x00b", "\U0010ffff", b"\xff"):
+        with pytest.raises(InputError, match=r"the text has the byte 0x(00|f4|ff), for which this tokenizer has no"):
+            tokenizer.encode(text)
+    with pytest.raises(InputError, match="the text has the byte 0x00"):
+        list(tokenizer.encode_stream([b"fine, ", b"not \x00 fine"], threads=2))
+    assert formats.parse_tokenizer_json(formats.tokenizer_json(vocabulary), missing_bytes=True) == vocabulary
+    whole = json.loads(formats.tokenizer_json(vocabulary))
+    del whole["model"]["vocab"]["e"]
+    with pytest.raises(InputError, match=r"model\."):  # merges need it: a damaged file
+        formats.parse_tokenizer_json(json.dumps(whole), missing_bytes=True)

@@ -1,6 +1,7 @@
 """The commands of bpe/run.py as a user starts them, from another folder and with spaces in the paths."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -64,7 +65,7 @@ def place(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["", "demo", "train", "encode", "decode", "compare", "show", "bench"])
+@pytest.mark.parametrize("command", ["", "demo", "train", "encode", "decode", "export", "compare", "show", "bench"])
 def test_help_is_quick_and_documents_every_flag(command):
     before = os.times()
     done = run(*command.split(), "--help", PYTHONPROFILEIMPORTTIME="1")
@@ -137,6 +138,32 @@ def test_gpt2_by_name_for_shards(place):
     run("encode", "text.txt", "--out", "gpt2 tokens", "--val_fraction", "0.1", cwd=place)
     manifest = json.loads((place / "gpt2 tokens/manifest.json").read_text())
     assert manifest["end_of_text"] == 50256 and manifest["tokenizer"] == "gpt2" and manifest["dtype"] == "uint16"
+
+
+def test_shards_of_a_tokenizer_that_is_no_folder_say_what_pretraining_will_miss(place):
+    """The built-in one has a place of its own, where `export` writes the very file whose hash the manifest holds."""
+    if not (ROOT / "data/tokenizer/gpt2/tokenizer.json").exists():
+        done = run("encode", "text.txt", "--out", "g", "--val_fraction", "0.1", cwd=place)
+        assert b"python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it" in done.stderr
+    run("encode", "text.txt", "--out", "g", "--val_fraction", "0.1", cwd=place)
+    assert b"wrote 50,257 tokens to gpt2 files:" in run("export", "gpt2", "--out", "gpt2 files", cwd=place).stdout
+    sha256 = hashlib.sha256((place / "gpt2 files/tokenizer.json").read_bytes()).hexdigest()
+    assert json.loads((place / "g/manifest.json").read_text())["tokenizer_sha256"] == sha256
+    ranks = ("--pattern", "gpt2", "--special_tokens", END)
+    shards = ("--out", "r", "--val_fraction", "0.1")
+    done = run("encode", "text.txt", "--tokenizer", "gpt2 files/ranks.tiktoken", *ranks, *shards, cwd=place)
+    assert b"export gpt2 files/ranks.tiktoken --out FOLDER writes one" in done.stderr
+    run("export", "gpt2 files/ranks.tiktoken", *ranks, "--out", "again", cwd=place)
+    assert (place / "again/vocab.json").read_bytes() == (place / "gpt2 files/vocab.json").read_bytes()
+    assert run("encode", SAMPLE, "--tokenizer", "again", cwd=place).stdout == run("encode", SAMPLE).stdout
+    assert "holds a model" in error("export", "gpt2", "--out", model_folder(place), cwd=place)
+
+
+def model_folder(place: Path) -> Path:
+    """A folder that looks like a model's."""
+    (place / "model").mkdir(exist_ok=True)
+    (place / "model/config.json").write_text("{}")
+    return place / "model"
 
 
 def test_a_folder_called_gpt2_does_not_replace_the_built_in(place, tmp_path):

@@ -108,7 +108,8 @@ def test_reads_what_transformers_saves(class_name, tmp_path):
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 101}
     if class_name != "GPT2":
-        small |= {"num_key_value_heads": 2, **({} if class_name == "Qwen2" else {"head_dim": 8}), "intermediate_size": 48, "max_position_embeddings": 64}
+        small |= {"num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 64}
+        small |= {} if class_name == "Qwen2" else {"head_dim": 8}
     config = getattr(transformers, f"{class_name}Config")(**small)
     torch.manual_seed(1)
     reference = getattr(transformers, architecture_name(class_name))(config).eval()

@@ -5,9 +5,18 @@ import json
 import numpy as np
 import pytest
 from loop import with_data
-from presets import InputError
+from presets import DATA, InputError
 from pretrain_tiny import make_shards, tiny_model
-from shards import Order, Reader, Split, accumulation_steps, check_length, fitting_micro_batch, read_manifest
+from shards import (
+    Order,
+    Reader,
+    Split,
+    accumulation_steps,
+    check_length,
+    fitting_micro_batch,
+    read_manifest,
+    tokenizer_folder,
+)
 
 
 def batches(split, T, total, micro_batch, world_size, steps, seed=1, start=0):
@@ -158,6 +167,12 @@ def test_manifest_is_checked(tmp_path):
     edit(folder, tokenizer=str(tokenizer))
     with pytest.raises(InputError, match=r"tokenizer.json is not the tokenizer that made"):
         Split(folder, "train")
+
+
+def test_the_tokenizer_built_into_bpe_lies_where_export_writes_it(tmp_path):
+    """`encode` names it gpt2, without a folder."""
+    assert tokenizer_folder({"tokenizer": "gpt2"}) == DATA / "tokenizer" / "gpt2"
+    assert tokenizer_folder({"tokenizer": "tokenizer/mine"}) == DATA / "tokenizer" / "mine"
 
 
 def test_damaged_manifests_name_the_file_and_the_field(tmp_path):

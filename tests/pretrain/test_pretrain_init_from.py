@@ -1,0 +1,151 @@
+"""--init_from: a model that exists is trained further, from its own weights, and nothing else takes its place."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+
+import loop
+import pytest
+import tokenizers
+import torch
+from convert import export, load
+from init_from import fill
+from model import GPT
+from presets import InputError, check, parse
+from pretrain_tiny import checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
+from shards import Split
+
+GPT2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True, "zero_init": False}
+
+
+def tokenizer_of(words, folder):
+    """A tokenizer.json with these words, and its hash."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "0"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Shards with a tokenizer, and two models for them: `llama` and, of more tokens and positions, `gpt2`."""
+    place = tmp_path_factory.mktemp("a model")
+    sha256 = tokenizer_of(map(str, range(61)), place / "tokenizer")
+    path = make_shards(place / "data") / "manifest.json"
+    names = {"tokenizer": str(place / "tokenizer"), "tokenizer_sha256": sha256}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    torch.manual_seed(5)
+    for name, config in (("llama", tiny_model(vocab_size=61, end_of_text=0)),
+                         ("gpt2", tiny_model(**GPT2, vocab_size=70, block_size=40, end_of_text=0))):
+        model = GPT(config)
+        for p in model.parameters():
+            p.data.add_(0.1 * torch.randn_like(p))
+        export(model, place / "tokenizer", place / name)
+    return place
+
+
+def settings(place, out, name="llama", **changes):
+    """Of a run of four steps that begins with a model of `place`, whose architecture parse() takes over."""
+    source = str(place / name)
+    config = parse("", ["--init_from", source]).model
+    return tiny_settings(place / "data", out, dataclasses.replace(config, **changes.pop("model", {})),
+                         **{"init_from": source, "max_steps": 4, "sequence": 16, **changes})
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_the_first_loss_is_the_models_own_and_training_lowers_it(place, tmp_path, name):
+    assert loop.main(settings(place, tmp_path / "run", name, lr=3e-3, muon_lr=0.01, export=tmp_path / "out")) == 0
+    losses = metrics(tmp_path / "run", "val_loss")
+    model, val = load(place / name), Split(place / "data", "val")
+    x, y = val.sequences([0], val.tokens - 1)
+    with torch.no_grad():
+        windows = [model(x[:, at:at + 16], y[:, at:at + 16]) * len(x[0, at:at + 16]) for at in range(0, x.shape[1], 16)]
+    assert losses[0] == pytest.approx(float(sum(windows)) / x.shape[1], rel=1e-5)
+    assert losses[4] < losses[0]
+    trained = load(tmp_path / "out")
+    assert dataclasses.replace(trained.config, end_of_text=0) == dataclasses.replace(model.config, end_of_text=0)
+    pairs = zip(trained.parameters(), model.parameters(), strict=True)
+    moved = [float((p - q).detach().abs().mean()) for p, q in pairs]
+    assert all(distance < 0.1 for distance in moved) and max(moved) > 0
+
+
+def test_a_run_can_be_trained_further_by_several_processes_and_continued(place, tmp_path):
+    """Also without the weights that it began with, which its checkpoint makes needless."""
+    first = tiny_settings(place / "data", tmp_path / "first", max_steps=4)
+    run(first)
+    further = tiny_settings(place / "data", tmp_path / "one", init_from=str(tmp_path / "first"), max_steps=4)
+    run(further)
+    before, after = (metrics(tmp_path / name, "val_loss") for name in ("first", "one"))
+    assert after[0] == pytest.approx(before[4], rel=1e-5)
+    run(dataclasses.replace(further, out=tmp_path / "two"), processes=2)
+    one, two = (metrics(tmp_path / name) for name in ("one", "two"))
+    assert one == pytest.approx(two, rel=1e-5)
+    whole = dataclasses.replace(further, out=tmp_path / "three", max_steps=8)
+    run(whole)
+    for path in (tmp_path / "first" / "checkpoints").glob("*/model.safetensors"):
+        path.write_bytes(b"")
+    before = checkpoint_bytes(tmp_path / "three")
+    last = sorted((tmp_path / "three" / "checkpoints").glob("step_*"))[-1]
+    shutil.rmtree(last)
+    run(whole)
+    assert checkpoint_bytes(tmp_path / "three") == before
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"model": {"n_layer": 3}}, "n_layer: 2 -> 3"),
+    ({"model": {"mlp": "silu", "bias": True}}, "bias: False -> True\n  mlp: swiglu -> silu"),
+    ({"model": {"vocab_size": 80}}, "vocab_size: 61 -> 80"),
+    ({"name": "gpt2", "model": {"block_size": 41}}, "--block_size 41: --init_from .*gpt2 has learned 40 positions"),
+    ({"init_from": "no/such model"}, "no/such model is neither a folder nor a model that the hub gives"),
+])
+def test_what_does_not_fit_is_refused(place, tmp_path, capsys, changes, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert loop.main(settings(place, tmp_path / "run", **changes)) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_positions_may_become_fewer_and_rotary_ones_more(place):
+    val = Split(place / "data", "val")
+    for name, size in (("gpt2", 8), ("llama", 64)):
+        source = load(place / name)
+        model = GPT(dataclasses.replace(source.config, block_size=size, pad_vocab=7))
+        fill(model, place / name, val)
+        tokens = torch.randint(61, (2, 8))
+        assert torch.allclose(model(tokens), source(tokens), atol=1e-6)
+
+
+def test_shards_of_another_tokenizer_are_refused(place, tmp_path):
+    sha256 = tokenizer_of(["0", "1", "3", "2", *map(str, range(4, 61))], tmp_path / "other")
+    path = make_shards(tmp_path / "data") / "manifest.json"
+    names = {"tokenizer": str(tmp_path / "other"), "tokenizer_sha256": sha256}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    model = load(place / "llama")
+    with pytest.raises(InputError, match=r"was encoded by another tokenizer .*: '[23]' is token [23] in one, [23]"):
+        fill(model, place / "llama", Split(tmp_path / "data", "val"))
+
+
+def test_the_flags_defaults_are_the_models_own(place, tmp_path):
+    read = parse("", ["--init_from", str(place / "gpt2"), "--rope_theta", "7"])
+    assert (read.model.n_embd, read.model.position, read.model.rope_theta) == (32, "learned", 7.0)
+    assert (read.preset, read.sequence, read.optimizer) == ("continue", 40, "adamw")
+    assert parse("", [f"--init_from={place / 'llama'}", "--preset", "text"]).lr == 2e-2
+    with pytest.raises(InputError, match="--preset continue trains a model further; name it with --init_from"):
+        check(parse("", ["--preset", "continue"]))
+    with pytest.raises(InputError, match="is neither a run"):
+        parse("", ["--init_from", str(tmp_path)])
+
+
+def test_a_checkpoint_of_earlier_code_lacks_the_newest_switches(place, tmp_path):
+    short = tiny_settings(place / "data", tmp_path / "run", max_steps=4)
+    assert loop.main(short) == 0
+    for path in (tmp_path / "run" / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text())
+        for name in ("model.qkv_bias", "model.rope_factor", "model.rope_original", "init_from"):
+            del state["identity"][name]
+        path.write_text(json.dumps(state))
+    assert loop.main(dataclasses.replace(short, max_steps=6)) == 0
