@@ -50,8 +50,8 @@ def place(tmp_path_factory):
 def settings(place, out, name="llama", **changes):
     """Of a run of four steps that begins with a model of `place`, whose architecture parse() takes over."""
     source = str(place / name)
-    config = parse("", ["--init_from", source]).model
-    return tiny_settings(place / "data", out, dataclasses.replace(config, **changes.pop("model", {})),
+    config = dataclasses.replace(parse("", ["--init_from", source]).model, **changes.pop("model", {}))
+    return tiny_settings(changes.pop("data", place / "data"), out, config,
                          **{"init_from": source, "max_steps": 4, "sequence": 16, **changes})
 
 
@@ -97,7 +97,7 @@ def test_a_run_can_be_trained_further_by_several_processes_and_continued(place, 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"model": {"n_layer": 3}}, "n_layer: 2 -> 3"),
     ({"model": {"mlp": "silu", "bias": True}}, "bias: False -> True\n  mlp: swiglu -> silu"),
-    ({"model": {"vocab_size": 80}}, "vocab_size: 61 -> 80"),
+    ({"name": "gpt2", "model": {"vocab_size": 61}}, "--vocab_size 61: --init_from .*gpt2 has 70 tokens, and none"),
     ({"name": "gpt2", "model": {"block_size": 41}}, "--block_size 41: --init_from .*gpt2 has learned 40 positions"),
     ({"init_from": "no/such model"}, "no/such model is neither a folder nor a model that the hub gives"),
 ])
@@ -117,6 +117,21 @@ def test_positions_may_become_fewer_and_rotary_ones_more(place):
         fill(model, place / name, val)
         tokens = torch.randint(61, (2, 8))
         assert torch.allclose(model(tokens), source(tokens), atol=1e-6)
+
+
+def test_new_tokens_begin_as_the_mean_of_the_others(place, tmp_path):
+    sha256 = tokenizer_of([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat")
+    path = make_shards(tmp_path / "data", vocabulary=63) / "manifest.json"
+    names = {"tokenizer": str(tmp_path / "chat"), "tokenizer_sha256": sha256}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    source = load(place / "llama")
+    model = GPT(dataclasses.replace(source.config, vocab_size=63))
+    fill(model, place / "llama", Split(tmp_path / "data", "train"))
+    tokens = torch.randint(61, (2, 8))
+    assert torch.allclose(model(tokens)[..., :61], source(tokens), atol=1e-6)
+    new, known = model.lm_head.weight[61:63], source.lm_head.weight[:61]
+    assert torch.allclose(new, known.mean(0).expand(2, -1))
+    run(settings(place, tmp_path / "run", data=tmp_path / "data", model={"vocab_size": 0}, max_steps=1))
 
 
 def test_shards_of_another_tokenizer_are_refused(place, tmp_path):
