@@ -31,15 +31,13 @@ class Between:
             check_target(settings.export)
         self.tokenizer = None
         if settings.choices or settings.prompt:
-            from tokenizers import Tokenizer
-
-            path = tokenizer_folder(val_split.manifest) / "tokenizer.json"
-            if not path.exists():
+            self.tokenizer = val_split.tokenizer
+            if self.tokenizer is None:
+                path = tokenizer_folder(val_split.manifest) / "tokenizer.json"
                 how = "python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it" \
                     if val_split.manifest["tokenizer"] == "gpt2" else "bring it back"
                 raise InputError(f"{path}, the tokenizer of {settings.data}, is missing; {how}, or train without "
                                  "--choices and with --prompt ''")
-            self.tokenizer = Tokenizer.from_file(str(path))
             self.prompt, block_size = self.tokenizer.encode(settings.prompt).ids, model.config.block_size
             if settings.prompt and (not self.prompt or max(self.prompt) >= model.config.vocab_size):
                 what = "a token that the model lacks" if self.prompt else "no token"
@@ -98,6 +96,9 @@ class Between:
         if save:
             self.save(progress)
         self.make_up(progress, True, True)
+        if progress.best_loss is not None and progress.best_loss < progress.val_loss:
+            self.log.say(f"the best was {self.folder / progress.best}, validation loss {progress.best_loss:.4f}; "
+                         "sample.py and convert.py take that folder too")
         if settings.export:
             from convert import export
 

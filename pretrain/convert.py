@@ -1,6 +1,6 @@
 """Hugging Face folders in and out: GPT-2, Llama, Qwen2 (with biases of q, k, v) and Qwen3 (with QK-norm).
 
-    python pretrain/convert.py data/runs/pretrain/stories data/models/stories    # a run's checkpoint -> a folder
+    python pretrain/convert.py data/runs/pretrain/stories data/models/stories    # a run's newest checkpoint -> a folder
     python pretrain/convert.py gpt2 data/models/gpt2                             # a model of the hub -> a folder
     python pretrain/convert.py data/models/stories /tmp/copy                     # a folder, read and written again
 
@@ -27,7 +27,7 @@ from whole_file import flush
 class Settings:
     """What to convert."""
 
-    source: Annotated[str, tyro.conf.Positional]  # run folder, exported folder, or name on the Hugging Face hub
+    source: Annotated[str, tyro.conf.Positional]  # run folder or one of its checkpoints, exported folder, or hub name
     out: Annotated[Path, tyro.conf.Positional]  # folder to write
     tokenizer: Path | None = None  # folder with the tokenizer's files; default: the source's own
     debug: bool = False  # show tracebacks of input errors
@@ -214,7 +214,12 @@ def read_config(source: str | Path) -> GPTConfig:
     """The architecture of a Hugging Face folder, hub name or run."""
     folder = locate(source)
     path = folder / "config.json"
-    return our_config(read_json(path), str(path)) if path.exists() else run_settings(folder)[0]
+    return our_config(read_json(path), str(path)) if path.exists() else run_settings(run_of(folder))[0]
+
+
+def run_of(source: Path) -> Path:
+    """The run that a checkpoint's folder belongs to; the folder itself where it is none."""
+    return source.parents[1] if (source / "state.json").exists() and len(source.parents) > 1 else source
 
 
 def run_settings(run: Path) -> tuple[GPTConfig, Path]:
@@ -228,15 +233,16 @@ def run_settings(run: Path) -> tuple[GPTConfig, Path]:
         raise InputError(f"{run}/args.json is not that of a pretraining run: {error}") from None
 
 
-def load_run(run: Path, dtype=None):
-    """(GPT, tokenizer folder or None) of a run's newest checkpoint."""
+def load_run(source: Path, dtype=None):
+    """(GPT, tokenizer folder or None) of a run's newest checkpoint, or of the checkpoint whose folder this is."""
     import checkpoint
     import torch
     from model import GPT
     from shards import fingerprint, read_manifest, tokenizer_folder
 
+    run = run_of(source)
     config, data = run_settings(run)
-    saved = checkpoint.listing(run / "checkpoints")
+    saved = checkpoint.listing(run / "checkpoints") if run == source else [source]
     if not saved:
         raise InputError(f"{run} has no checkpoint yet; train longer or lower --save_every")
     model = GPT(config, dtype or torch.float32)

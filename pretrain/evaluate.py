@@ -33,5 +33,5 @@ def validation_loss(model, split: Split, T: int, micro_batch: int, limit: int, w
         loss = model(x.to(world.device), y.to(world.device))
         nats += float(loss) * counted if counted else 0.0
     loss = world.sum(nats)[0] / targets
-    # bytes of the evaluated part are not known by themselves: the split's bytes per token
-    return {"val_loss": loss, "val_bpb": loss / math.log(2) * split.tokens / split.bytes, "val_tokens": targets}
+    seen = targets + 1  # the first token has bytes and no loss of its own
+    return {"val_loss": loss, "val_bpb": loss / math.log(2) * seen / split.bytes_of_first(seen), "val_tokens": targets}

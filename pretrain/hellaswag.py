@@ -24,6 +24,7 @@ from typing import Annotated, Literal
 
 import tyro
 from presets import InputError, read_settings, run_command
+from whole_file import read_bytes
 
 BATCH_POSITIONS = 8192  # padded positions of a batch
 HEAD_ROWS = 1024  # ending positions whose logits exist at once
@@ -33,10 +34,11 @@ HEAD_ROWS = 1024  # ending positions whose logits exist at once
 class Settings:
     """What to score."""
 
-    source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, or name on the Hugging Face hub
-    choices: Annotated[Path, tyro.conf.Positional]  # questions, JSONL
+    source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, one of its checkpoints, or hub name
+    choices: Annotated[Path, tyro.conf.Positional]  # questions, JSONL, .gz too
     limit: int = 0  # only this many questions from the start; 0 = all
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: cuda where there is one
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"  # of the computation; bfloat16 is faster
     debug: bool = False  # show tracebacks of input errors
 
 
@@ -149,33 +151,32 @@ def clean(text: str) -> str:
 
 
 def read_items(path: Path, limit: int | None = None) -> list[dict]:
-    """The questions of a JSONL file; InputError names the first line that is not one."""
+    """The questions of a JSONL file (.gz too); InputError names the first line that is not one."""
     items = []
-    with path.open("rb") as file:  # decoded line by line, so that what is not UTF-8 has a number too
-        for number, line in enumerate(file, 1):
-            if limit and len(items) == limit:
-                break
-            if not line.strip():
-                continue
-            try:
-                item = json.loads(line.decode("utf-8-sig"))
-                label, endings = item["label"], item["endings"]
-                texts = [item["ctx"], *endings]
-                parts = [item[name] for name in ("ctx_a", "ctx_b", "activity_label") if name in item]
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                raise InputError(f"{path}, line {number}: needs ctx, endings and label ({error})") from None
-            if not all(isinstance(text, str) for text in (*texts, *parts)) or not isinstance(endings, list):
-                raise InputError(f"{path}, line {number}: ctx, endings, ctx_a, ctx_b and activity_label must be texts")
-            if any("\ud800" <= character <= "\udfff" for text in (*texts, *parts) for character in text):
-                raise InputError(f"{path}, line {number}: has half a character (a surrogate)")
-            context, cleaned = harness_text(item)
-            if not all(text.strip() for text in (*texts, context, *cleaned)):
-                raise InputError(f"{path}, line {number}: ctx and endings must be not empty, also without [marks]")
-            labels = [str(i) for i in range(len(endings))]  # HellaSwag's own are texts on the Hugging Face hub
-            if str(label) not in labels:
-                raise InputError(f"{path}, line {number}: label {label} is none of {len(endings)} endings")
-            item["label"] = int(label)
-            items.append(item)
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):  # so that what is not UTF-8 has a number too
+        if limit and len(items) == limit:
+            break
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line.decode("utf-8-sig"))
+            label, endings = item["label"], item["endings"]
+            texts = [item["ctx"], *endings]
+            parts = [item[name] for name in ("ctx_a", "ctx_b", "activity_label") if name in item]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: needs ctx, endings and label ({error})") from None
+        if not all(isinstance(text, str) for text in (*texts, *parts)) or not isinstance(endings, list):
+            raise InputError(f"{path}, line {number}: ctx, endings, ctx_a, ctx_b and activity_label must be texts")
+        if any("\ud800" <= character <= "\udfff" for text in (*texts, *parts) for character in text):
+            raise InputError(f"{path}, line {number}: has half a character (a surrogate)")
+        context, cleaned = harness_text(item)
+        if not all(text.strip() for text in (*texts, context, *cleaned)):
+            raise InputError(f"{path}, line {number}: ctx and endings must be not empty, also without [marks]")
+        labels = [str(i) for i in range(len(endings))]  # HellaSwag's own are texts on the Hugging Face hub
+        if str(label) not in labels:
+            raise InputError(f"{path}, line {number}: label {label} is none of {len(endings)} endings")
+        item["label"] = int(label)
+        items.append(item)
     if not items:
         raise InputError(f"{path} has no questions")
     return items
@@ -183,15 +184,16 @@ def read_items(path: Path, limit: int | None = None) -> list[dict]:
 
 def main(settings: Settings):
     """Load, score, print."""
+    import torch
     from convert import load_any, read_tokenizer
     from sample import choose_device
-    from world import prepare_loops
+    from world import choose_dtype, prepare_loops
 
     if settings.limit < 0:
         raise InputError(f"--limit {settings.limit}: 1 or more, or 0 for all questions")
     device = choose_device(settings.device)
     items = read_items(settings.choices, settings.limit)  # a mistake in it should show before the model is loaded
-    model, folder = load_any(settings.source)
+    model, folder = load_any(settings.source, choose_dtype(settings.dtype, torch.device(device)))
     tokenizer = read_tokenizer(folder, settings.source)
     prepare_loops(device, model.dtype)
     result = evaluate(model.to(device), tokenizer, items, device)

@@ -19,7 +19,7 @@ def architecture(config: GPTConfig) -> str:
             and not c.qk_norm and c.kv_heads == c.n_head and c.head_dim * c.n_head == c.n_embd:
         return "GPT2LMHeadModel"
     if c.position == "rope" and c.norm == "rmsnorm" and c.norm_place == "pre" and c.mlp == "swiglu" \
-            and not ((c.bias or c.qkv_bias) and c.qk_norm):
+            and not ((c.bias or c.qkv_bias) and c.qk_norm) and (c.qk_norm or c.n_embd % c.n_head == 0):
         return "Qwen3ForCausalLM" if c.qk_norm else "Qwen2ForCausalLM" if c.qkv_bias and not c.bias \
             else "LlamaForCausalLM"
     raise InputError(
@@ -27,7 +27,8 @@ def architecture(config: GPTConfig) -> str:
         f"--mlp {c.mlp} --qk_norm {c.qk_norm} --bias {c.bias} --qkv_bias {c.qkv_bias} --n_kv_head {c.n_kv_head} "
         f"--head_size {c.head_size}.\n"
         "GPT-2: learned, layernorm, pre, no swiglu, qk_norm, shared heads or head_size; Llama: rope, rmsnorm, pre, "
-        "swiglu; Qwen2: the same with qkv_bias; Qwen3: with qk_norm and without biases")
+        f"swiglu, --n_embd {c.n_embd} a multiple of the heads; Qwen2: the same with qkv_bias; Qwen3: with qk_norm, "
+        "without biases, of any width")
 
 
 def layout(config: GPTConfig) -> list[tuple[str, list[str], list[int], bool]]:

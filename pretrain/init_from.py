@@ -8,7 +8,7 @@ from checkpoint import differences
 from convert import load_any, read_tokenizer
 from model import GPT
 from presets import InputError
-from shards import Split, tokenizer_folder
+from shards import Split
 
 # What may differ from the model that is trained further: no weight depends on it, or `fill` knows what to do.
 FREE = ("vocab_size", "pad_vocab", "block_size", "rope_theta", "rope_factor", "rope_original", "embedding_std",
@@ -51,10 +51,9 @@ def check_tokenizer(source, folder, split: Split, size: float = math.inf):
 
     Tokens from number `size` on are new and may be any. Where either has no tokenizer.json, nothing can be said.
     """
-    if folder is None or not (tokenizer_folder(split.manifest) / "tokenizer.json").exists():
+    if folder is None or split.tokenizer is None:
         return
-    theirs = read_tokenizer(folder, source).get_vocab()
-    ours = read_tokenizer(tokenizer_folder(split.manifest), split.folder).get_vocab()
+    theirs, ours = read_tokenizer(folder, source).get_vocab(), split.tokenizer.get_vocab()
     other = next((token for token, number in ours.items() if number < size and theirs.get(token) != number), None)
     if other is not None:
         raise InputError(f"{split.folder} was encoded by another tokenizer than {source} has: {other!r} is token "

@@ -88,7 +88,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     micro_batch = fitting_micro_batch(settings.total_batch, settings.micro_batch, T, world.size)
     settings = dataclasses.replace(settings, micro_batch=micro_batch)
     accumulation = accumulation_steps(settings.total_batch, settings.micro_batch, T, world.size)
-    check_length(train_split, settings.total_batch)
+    check_length(train_split, settings.total_batch, T)
 
     torch.manual_seed(settings.seed)
     model = GPT(config, world.dtype, settings.dropout).to(world.device)
@@ -115,7 +115,14 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     log.say(description(settings, world, model, train_split, accumulation, T, flops, peak))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
     made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
-    world.agree(record if world.main else checkpoint.nothing, settings.out, first_step, made_of)
+    if first_step and finished(settings, progress):
+        log.say(f"step {first_step:,} was the last of this run: nothing is left to train")
+    else:
+        changed = world.agree(record if world.main else checkpoint.nothing, settings.out, first_step, made_of)
+        if first_step:
+            log.say(f"continues after step {first_step:,}" + "".join(
+                f"\n  {name}: {values[0]} -> {values[1]}" for name, values in (changed or {}).items()
+                if name in vars(settings)))
     reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences,
                     settings.curriculum)
 
@@ -142,8 +149,6 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     gc.freeze()  # nothing made so far will ever be garbage
     return_freed_memory()
 
-    if first_step and finished(settings, progress):
-        log.say(f"step {first_step:,} was the last of this run: nothing is left to train")
     stopped_by, sequences = 0, settings.total_batch // T
     spent = progress.seconds  # by this process alone
     x, y = batch()
@@ -275,6 +280,9 @@ def description(settings, world, model, split, accumulation, T, flops, peak) -> 
              f"{settings.total_batch:,} tokens per step = {settings.micro_batch} sequences x {T} tokens x "
              f"{accumulation} micro-steps x {world.size} processes ({world.device}, {torch.get_num_threads()} threads)",
              f"{flops / 1e6:,.1f} MFLOP per token, peak {peak / 1e12:.2f} TFLOP/s"]
+    known = split.manifest["vocab_size"]
+    if config.vocab_size > 1.1 * known:
+        lines.append(f"note: the data's tokenizer has {known:,} tokens only; --vocab_size 0 leaves out the others")
     if steps:
         tokens = steps * settings.total_batch
         lines.append(f"{steps:,} steps = {tokens:,} tokens = {tokens / split.tokens:.2f} epochs of {split.tokens:,}; "

@@ -305,7 +305,7 @@ class GPT(nn.Module):
         """
         tables = ["wpe"] if self.config.tied else ["wte", "wpe"]
         looked_up = sum(self.transformer[t].weight.numel() for t in tables if t in self.transformer)
-        weights = self.parameter_count() - looked_up
+        weights = sum(p.numel() for p in self.parameters() if p.dim() >= 2) - looked_up
         return 6 * weights + 12 * self.config.n_layer * self.config.n_head * self.config.head_dim * length
 
 

@@ -7,7 +7,6 @@ Every token but the first is predicted once, from those before it in its window;
 file the documents end with <|endoftext|>, as in data/text/; a model whose tokenizer has no such token reads its own.
 """
 
-import gzip
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Annotated, Literal
 
 import tyro
 from presets import InputError, read_settings, run_command
+from whole_file import read_bytes
 
 SEPARATOR = "<|endoftext|>"
 
@@ -50,9 +50,8 @@ def check(settings: Settings):
 def read_documents(path: Path) -> list[str]:
     """The documents of a text file, without the line ends that make a line of the separator."""
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            text = file.read().decode("utf-8")
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        text = read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: {error}") from None
     first, *others = text.split(SEPARATOR)
     documents = [first, *(part.removeprefix("\r\n" if part.startswith("\r\n") else "\n") for part in others)]
@@ -73,7 +72,7 @@ def encoded(documents: list[str], tokenizer, end_of_text: int | None, path: Path
     end = [token for token in (end_of_text if usual is None else usual,) if token is not None]
     rows = tokenizer.encode_batch(documents, add_special_tokens=False)
     ids = np.array([token for row in rows for token in [*row.ids, *end]], np.uint32)
-    return Split.of_tokens(ids, sum(len(document.encode()) for document in documents), path, "text")
+    return Split.of_tokens(ids, sum(len(document.encode()) for document in documents), tokenizer, path, "text")
 
 
 def main(settings: Settings):

@@ -157,10 +157,11 @@ def draw(runs: list[Run], settings: Settings) -> dict:
     axis, tops = figure("loss.png"), []
     for run, colour in zip(runs, colours, strict=True):
         x, y = run.series("loss", settings.x)
-        if settings.smooth > 1:
-            axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.7)
         steps, _ = run.series("loss", "step")
-        axis.plot(x, smooth(steps, y, settings.smooth), color=colour, linewidth=1.2, alpha=0.8,
+        width = min(settings.smooth, max(1, (steps[-1] - steps[0]) // 20)) if steps else 1
+        if width > 1:
+            axis.plot(x, y, color=colour, alpha=0.2, linewidth=0.7)
+        axis.plot(x, smooth(steps, y, width), color=colour, linewidth=1.2, alpha=0.8,
                   label=f"{prefix(run)}training")
         x, validation = run.series("val_loss", settings.x)
         if validation:

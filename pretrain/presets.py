@@ -8,6 +8,7 @@ al. 2023), Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon),
 """
 
 import dataclasses
+import json
 import math
 import os
 import sys
@@ -119,6 +120,7 @@ class GPTConfig:
 class Settings:
     """A training run. `--preset` sets all values below, other flags override it."""
 
+    config: Path | None = None  # settings in a JSON file, {"lr": 1e-3, ...} or another run's args.json; flags override
     preset: str = "stories"  # stories, text, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl, continue
     data: Path = DATA / "tokens" / "stories"  # folder with manifest.json and shards
     out: Path = DATA / "runs" / "pretrain" / "stories"  # folder of the run: metrics, checkpoints, samples
@@ -135,7 +137,7 @@ class Settings:
     # batch
     sequence: int = 0  # tokens per sequence; 0 = block_size
     total_batch: int = 2**19  # tokens per optimizer step over all processes
-    micro_batch: int = 16  # sequences per forward pass of one process; halved where total_batch has not as many
+    micro_batch: int = 16  # sequences per forward pass of one process; fewer where total_batch has not as many
     curriculum: int = 0  # tokens at the start of the training split that are read before all others
 
     # optimizer
@@ -236,6 +238,11 @@ for _name, _settings in PRESETS.items():
     _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name
 
 
+# In args.json: where that run went, and what it was made with (world.provenance).
+NOT_SETTINGS = {"model", "out", "export", "config", "resumed", "python", "torch", "commit", "gpu", "cpu_threads",
+                "platform", "argv"}
+
+
 def read_settings(kind: type, description: str, default=None, argv: list[str] | None = None):
     """Command line -> settings of this dataclass."""
     return tyro.cli(kind, default=default, args=argv, description=description, config=(tyro.conf.OmitArgPrefixes,),
@@ -245,9 +252,12 @@ def read_settings(kind: type, description: str, default=None, argv: list[str] | 
 def parse(description: str, argv: list[str] | None = None) -> Settings:
     """Command line -> Settings: `--preset NAME` gives the defaults that the other flags override.
 
-    Where `--init_from` names a model, the architecture's defaults are its own, and the other ones those of `continue`.
+    What stands in the file that `--config` names are flags that come first. Where `--init_from` names a model, the
+    architecture's defaults are its own, and the other ones those of `continue`.
     """
     argv = sys.argv[1:] if argv is None else argv
+    config = flag(argv, "--config")
+    argv = argv if config is None else [*flags_of(Path(config)), *argv]
     source = flag(argv, "--init_from")
     defaults = dataclasses.replace(PRESETS[preset_name(argv, "continue" if source else "stories")])
     if source:
@@ -264,6 +274,27 @@ def preset_name(argv: list[str], name: str) -> str:
     if name not in PRESETS:
         raise InputError(f"--preset {name} is unknown; there are {', '.join(PRESETS)}")
     return name
+
+
+def flags_of(path: Path) -> list[str]:
+    """The flags that a JSON file of settings stands for; what says where and by what a run was made is left out."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"--config {path} is not JSON: {error}") from None
+    if not isinstance(values, dict) or not isinstance(values.get("model", {}), dict):
+        raise InputError(f"--config {path} holds no settings, {{name: value, ...}}")
+    words = []
+    for name, value in (values | values.get("model", {})).items():
+        if name in NOT_SETTINGS or value is None:
+            continue
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no_{name}")
+        else:
+            if name == "data" and not Path(value).expanduser().exists():
+                value = DATA.parent / value  # as args.json has it
+            words += [f"--{name}", os.path.expanduser(value) if isinstance(value, str) else str(value)]
+    return words
 
 
 def flag(argv: list[str], name: str) -> str | None:

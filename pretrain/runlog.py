@@ -114,15 +114,19 @@ def step_of(line: str) -> float:
         return math.inf
 
 
-def record(folder: Path, step: int, made_of: dict):
-    """Write args.json: how the run is made. What changes when it is continued goes to `resumed`, as [before, now]."""
-    path = folder / "args.json"
+def record(folder: Path, step: int, made_of: dict) -> dict:
+    """Write args.json: how the run is made; what changes when it is continued goes to `resumed` and is returned.
+
+    {name: [before, now]}, of settings and of the machine.
+    """
+    path, changed = folder / "args.json", {}
     if step and path.exists():
         before = read_json(path)
         resumed = before.pop("resumed", [])
         changed = {name: [before.get(name), now] for name, now in made_of.items() if before.get(name) != now}
         made_of = {**made_of, "resumed": [*resumed, {"step": step, **changed}] if changed else resumed}
     write_text(path, json.dumps(made_of, indent=1))
+    return changed
 
 
 def plain(value):

@@ -6,10 +6,12 @@
 Shapes: B rows, T positions of the longest prompt, V vocabulary, N candidates that top_k or top_p leave.
 """
 
+import dataclasses
 import math
 import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
@@ -20,8 +22,9 @@ from presets import InputError, read_settings, run_command
 class Settings:
     """What to generate."""
 
-    source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, or name on the Hugging Face hub
+    source: Annotated[str, tyro.conf.Positional]  # exported folder, run folder, one of its checkpoints, or hub name
     prompt: tuple[str, ...] = ("",)  # one or several texts to continue; an empty one begins a document
+    prompt_file: Path | None = None  # text file to continue, instead of --prompt
     num_samples: int = 1  # continuations per prompt
     max_new_tokens: int = 200  # longest continuation, tokens; less where the model's block size ends
     temperature: float = 0.8  # divides the logits; 0 takes the likeliest token
@@ -174,6 +177,13 @@ def choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, c
 
 def main(settings: Settings):
     """Load, generate, print."""
+    if settings.prompt_file:
+        if settings.prompt != ("",):
+            raise InputError("give either --prompt or --prompt_file")
+        try:
+            settings = dataclasses.replace(settings, prompt=(settings.prompt_file.read_text("utf-8"),))
+        except UnicodeDecodeError as error:
+            raise InputError(f"--prompt_file {settings.prompt_file} is not UTF-8: {error}") from None
     check(settings)
     import torch
     from convert import load_any, locate, read_tokenizer, special_tokens

@@ -12,6 +12,7 @@ share a batch.
 Shapes: B sequences, T tokens of a sequence, N tokens of the split.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -41,10 +42,10 @@ class Split:
                              "bits per byte; encode the text again")
 
     @classmethod
-    def of_tokens(cls, tokens: np.ndarray, size: int, folder: Path, name: str) -> "Split":
+    def of_tokens(cls, tokens: np.ndarray, size: int, tokenizer, folder: Path, name: str) -> "Split":
         """Tokens in memory, which stand for `size` bytes of text; the names are for messages."""
         split = cls.__new__(cls)
-        split.folder, split.name = folder, name
+        split.folder, split.name, split.tokenizer = folder, name, tokenizer
         split._take([tokens], size)
         return split
 
@@ -88,6 +89,21 @@ class Split:
             count -= len(piece)
             position = (position + len(piece)) % self.tokens
         return np.concatenate(pieces).astype(np.int64)
+
+    @functools.cached_property
+    def tokenizer(self):
+        """The tokenizers.Tokenizer that made the shards; None where it is no longer there."""
+        from convert import read_tokenizer
+
+        folder = tokenizer_folder(self.manifest)
+        return read_tokenizer(folder, self.folder) if (folder / "tokenizer.json").exists() else None
+
+    @functools.cache  # noqa: B019 (a split lives as long as its run)
+    def bytes_of_first(self, count: int) -> int:
+        """Bytes of text that the first tokens stand for; without the tokenizer, their share of all."""
+        if count >= self.tokens or self.tokenizer is None:
+            return round(self.bytes * min(1.0, count / self.tokens))
+        return len(self.tokenizer.decode(self.read(0, count).tolist()).encode())
 
     @property
     def largest(self) -> int:
@@ -210,13 +226,11 @@ def tokenizer_folder(manifest: dict) -> Path:
 
 
 def fitting_micro_batch(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:
-    """The micro-batch, halved until all processes together take no more than the total batch.
+    """The micro-batch, or what the total batch has for each process, where that is less.
 
     2,048 tokens in sequences of 512 are 4 for one process, 2 for each of two.
     """
-    while micro_batch > 1 and micro_batch * T * world_size > total_batch:
-        micro_batch //= 2
-    return micro_batch
+    return min(micro_batch, max(1, total_batch // (T * world_size)))
 
 
 def accumulation_steps(total_batch: int, micro_batch: int, T: int, world_size: int) -> int:
@@ -233,8 +247,11 @@ def accumulation_steps(total_batch: int, micro_batch: int, T: int, world_size: i
     return total_batch // unit
 
 
-def check_length(split: Split, total_batch: int):
+def check_length(split: Split, total_batch: int, T: int = 1):
     """Refuse a split that does not fill one batch."""
+    if split.tokens < T:
+        raise InputError(f"{split.folder}: split {split.name!r} holds {split.tokens:,} tokens, one sequence takes "
+                         f"{T:,}; give more data, or a shorter --sequence and with it --total_batch")
     if split.tokens < total_batch:
         raise InputError(f"{split.folder}: split {split.name!r} holds {split.tokens:,} tokens, one step takes "
                          f"{total_batch:,}; give more data, or --total_batch of at most {split.tokens:,}")

@@ -1,7 +1,11 @@
-"""Small files that a crash leaves whole: the old one or the new one."""
+"""Small files, written so that a crash leaves the old one or the new one, and read, packed ones too."""
 
+import gzip
 import os
+import zlib
 from pathlib import Path
+
+from presets import InputError
 
 
 def write_text(path: Path, text: str):
@@ -19,3 +23,12 @@ def flush(path: Path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes, unpacked if its name ends in .gz; InputError for one that is damaged."""
+    content = path.read_bytes()
+    try:
+        return gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path} is damaged: {error}") from None

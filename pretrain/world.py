@@ -152,7 +152,10 @@ def exchange_gradients(network, on: bool):
 
 def claim(folder: Path):
     """Take the folder of the run for this process, as long as it lives; returns the lock to keep."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise InputError(f"--out {folder} is a file; name a folder for the run") from None
     lock = (folder / ".lock").open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,7 @@
 """hellaswag.py against a loop without padding, against lm-evaluation-harness, and over several processes."""
 
 import copy
+import gzip
 import json
 import math
 import random
@@ -205,3 +206,12 @@ def test_command_line(folder):
     expected = evaluate(model, tokenizer, read_items(path / "plain.jsonl"), "cpu")
     assert done.stdout.split() == [x for name, value in expected.items()
                                    for x in (name, f"{value:.4f}" if isinstance(value, float) else str(value))]
+
+
+def test_packed_questions_are_read(folder, tmp_path):
+    path, _, _ = folder
+    (tmp_path / "plain.jsonl.gz").write_bytes(gzip.compress((path / "plain.jsonl").read_bytes()))
+    assert read_items(tmp_path / "plain.jsonl.gz") == read_items(path / "plain.jsonl")
+    (tmp_path / "cut.jsonl.gz").write_bytes((tmp_path / "plain.jsonl.gz").read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"cut\.jsonl\.gz is damaged"):
+        read_items(tmp_path / "cut.jsonl.gz")

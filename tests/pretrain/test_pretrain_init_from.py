@@ -10,10 +10,11 @@ import loop
 import pytest
 import tokenizers
 import torch
-from convert import export, load
+from convert import export, load, load_any, load_run
+from evaluate import validation_loss
 from init_from import fill
 from model import GPT
-from presets import InputError, check, parse
+from presets import InputError, Settings, check, parse
 from pretrain_tiny import checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
 from shards import Split
 
@@ -45,6 +46,13 @@ def place(tmp_path_factory):
             p.data.add_(0.1 * torch.randn_like(p))
         export(model, place / "tokenizer", place / name)
     return place
+
+
+class Alone:
+    rank, size, main, device = 0, 1, True, torch.device("cpu")
+
+    def sum(self, *numbers):
+        return list(numbers)
 
 
 def settings(place, out, name="llama", **changes):
@@ -153,6 +161,56 @@ def test_the_flags_defaults_are_the_models_own(place, tmp_path):
         check(parse("", ["--preset", "continue"]))
     with pytest.raises(InputError, match="is neither a run"):
         parse("", ["--init_from", str(tmp_path)])
+
+
+def test_any_checkpoint_of_a_run_can_be_read_and_the_best_is_named(place, tmp_path, capsys):
+    """A rate that rises to the end makes the last one worse than the best."""
+    spoiled = tiny_settings(place / "data", tmp_path / "run", max_steps=5, eval_every=1, save_every=1, keep=1, lr=0.5,
+                            muon_lr=3.0, warmup=0.9, min_lr=1.0)
+    assert loop.main(spoiled) == 0
+    losses = metrics(tmp_path / "run", "val_loss")
+    best = min(list(losses)[1:], key=losses.get)
+    folder = tmp_path / "run" / "checkpoints" / f"step_{best:08d}"
+    assert best < 5
+    assert f"the best was {folder}, validation loss {losses[best]:.4f}" in capsys.readouterr().err
+    split = Split(place / "data", "val")
+    for source, step in ((folder, best), (tmp_path / "run", 5)):
+        model, tokenizer = load_any(source)
+        assert validation_loss(model, split, 16, 2, 0, Alone())["val_loss"] == pytest.approx(losses[step], rel=1e-5)
+        assert tokenizer == place / "tokenizer"
+
+
+def test_settings_come_from_a_file_and_flags_override_them(place, tmp_path):
+    """Another run's args.json, without where that run went; or a file of one's own."""
+    first = tiny_settings(place / "data", tmp_path / "run", max_steps=4, beta2=0.97)
+    run(first)
+    read = parse("", ["--config", str(tmp_path / "run" / "args.json"), "--seed", "2"])
+    assert read.model == load_run(tmp_path / "run")[0].config and read.data == place / "data"
+    assert (read.beta2, read.optimizer, read.max_steps, read.seed) == (0.97, "muon", 4, 2)
+    assert read.out == Settings(preset="tiny").out
+    (tmp_path / "mine.json").write_text('{"preset": "text", "lr": 0.5, "qk_norm": false, "n_layer": 2, "export": null}')
+    read = parse("", [f"--config={tmp_path / 'mine.json'}"])
+    assert (read.preset, read.lr, read.beta2, read.model.qk_norm, read.model.n_layer) == ("text", 0.5, 0.99, False, 2)
+    for text, message in (("{", "is not JSON"), ("[]", "holds no settings"), ('{"model": 3}', "holds no settings")):
+        (tmp_path / "mine.json").write_text(text)
+        with pytest.raises(InputError, match=message):
+            parse("", ["--config", str(tmp_path / "mine.json")])
+    (tmp_path / "mine.json").write_text('{"learning_rate": 0.5}')
+    with pytest.raises(SystemExit):
+        parse("", ["--config", str(tmp_path / "mine.json")])
+
+
+def test_what_changes_when_a_run_goes_on_is_said(place, tmp_path, capsys):
+    """And a run that is over keeps the settings that it was made with."""
+    short = tiny_settings(place / "data", tmp_path / "run", max_steps=4)
+    assert loop.main(short) == 0
+    made_of = (tmp_path / "run" / "args.json").read_text()
+    capsys.readouterr()
+    assert loop.main(dataclasses.replace(short, lr=1.0)) == 0
+    assert "nothing is left to train" in capsys.readouterr().err
+    assert (tmp_path / "run" / "args.json").read_text() == made_of
+    assert loop.main(dataclasses.replace(short, max_steps=6, weight_decay=0.3)) == 0
+    assert "continues after step 4\n  max_steps: 4 -> 6\n  weight_decay: 0.1 -> 0.3\n" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_earlier_code_lacks_the_newest_switches(place, tmp_path):

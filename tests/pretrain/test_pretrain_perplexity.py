@@ -16,6 +16,7 @@ from model import GPT
 from perplexity import Settings, check, encoded, main, read_documents
 from presets import GPTConfig, InputError
 from pretrain_tiny import ROOT
+from shards import Split
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 TEXT = "One day a fox met a crow.\nThe crow sang. 好\n<|endoftext|>\nA fox ran away.\n<|endoftext|>\n"
@@ -128,10 +129,23 @@ def test_what_cannot_be_measured_is_refused(place, words, message):
 
 def test_unreadable_texts_and_other_tokenizers_are_refused(place, tmp_path):
     for name, content, message in (("latin.txt", "caf\xe9".encode("latin-1"), "is not UTF-8 text"),
-                                   ("cut.txt.gz", gzip.compress(b"x" * 99)[:20], "is not UTF-8 text"),
+                                   ("cut.txt.gz", gzip.compress(b"x" * 99)[:20], "is damaged"),
                                    ("empty.txt", b"\n<|endoftext|>\n", "has no text")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=message):
             read_documents(tmp_path / name)
     with pytest.raises(InputError, match="was encoded by another tokenizer than"):
         main(Settings((str(place / "small"),), data=place / "shards"))
+
+
+def test_bits_per_byte_are_those_of_the_part_that_is_read(place):
+    """Also where it has fewer bytes in a token than the rest."""
+    split = Split(place / "shards", "val")
+    tokenizer = Tokenizer.from_file(str(place / "large words" / "tokenizer.json"))
+    for count in (1, 5, 20):
+        text = tokenizer.decode(split.read(0, count).tolist())
+        assert split.bytes_of_first(count) == len(text.encode())
+    assert split.bytes_of_first(split.tokens) == split.bytes
+    lost = Split(place / "shards", "val")
+    lost.manifest["tokenizer"] = "tokenizer/of-no-folder"
+    assert lost.bytes_of_first(20) == round(split.bytes * 20 / split.tokens)

@@ -279,6 +279,9 @@ def test_command_line(tmp_path):
     assert greedy.stdout == streamed.stdout
     drawn = ("--prompt", "the cat", "你好", "--num_samples", "2", "--dtype", "float32", "--stream")
     assert run(*drawn).stdout == first.stdout
+    (tmp_path / "p.txt").write_text("the cat")
+    assert run("--prompt_file", "p.txt", "--temperature", "0", "--dtype", "float32").stdout == greedy.stdout
+    assert run("--prompt_file", "p.txt", "--prompt", "x").stderr == "error: give either --prompt or --prompt_file\n"
     assert run("--device", "foo").returncode == 2
     failed = run("--prompt", "the cat " * 20)
     assert failed.returncode == 2
