@@ -126,7 +126,12 @@ def architecture_name(class_name):
 def test_refusals(tmp_path):
     with pytest.raises(InputError, match="no Hugging Face architecture computes --position none"):
         export(random_model(position="none"), None, tmp_path / "x")
+    for switches in ({}, {"qkv_bias": True}):  # transformers refuses such a width without a norm of q and k
+        with pytest.raises(InputError, match="--n_embd 30 a multiple of the heads"):
+            export(random_model(**LLAMA, **switches, n_embd=30, head_size=8), None, tmp_path / "x")
     assert not (tmp_path / "x").exists()
+    export(random_model(**LLAMA, qk_norm=True, n_embd=30, head_size=8), None, tmp_path / "wide")
+    assert theirs(tmp_path / "wide").config.hidden_size == 30
     folder = tmp_path / "model"
     export(random_model(**LLAMA), None, folder)
     config = json.loads((folder / "config.json").read_text())

@@ -309,6 +309,7 @@ OUTSIDE = [
     ("0 or more", "lr=-1 lr=nan lr=inf threads=-1 sequence=-16 embedding_std=-1 n_kv_head=-1 head_size=-8 "
                   "mlp_hidden=-1 eval_tokens=-1 clip=-1 max_steps=-5 minutes=-1 weight_decay=-1 save_every=-1"),
     ("a number above 0", "rope_theta=0"),
+    ("a number of 1 or more", "rope_factor=0"),
     ("a share from 0 to 1", "min_lr=5 decay=-1"),
     ("a share from 0 to below 1", "beta1=2 momentum=2 warmup=1"),
     ("is longer than --block_size 1024", "sequence=1025"),
@@ -327,6 +328,19 @@ def test_numbers_outside_their_range_are_refused(words, flag):
 def test_an_unknown_device_is_refused(data, tmp_path, capsys, device):
     status, text = main(tiny_settings(data, tmp_path / "run", device=device), capsys)
     assert (status, text) == (2, f"error: --device {device} is none of auto, cpu, cuda and cuda:NUMBER\n")
+
+
+def test_a_file_is_no_folder_for_a_run(data, tmp_path, capsys):
+    (tmp_path / "run").write_text("")
+    status, text = main(tiny_settings(data, tmp_path / "run"), capsys)
+    assert (status, text) == (2, f"error: --out {tmp_path / 'run'} is a file; name a folder for the run\n")
+
+
+@pytest.mark.parametrize(("vocabulary", "noted"), [(0, False), (67, False), (500, True)])
+def test_a_vocabulary_far_above_the_datas_is_noted(data, tmp_path, capsys, vocabulary, noted):
+    settings = tiny_settings(data, tmp_path / "run", tiny_model(vocab_size=vocabulary), max_steps=1)
+    _, text = main(settings, capsys)
+    assert ("note: the data's tokenizer has 61 tokens only; --vocab_size 0 leaves out the others" in text) == noted
 
 
 @pytest.mark.parametrize(("changes", "message"), [
