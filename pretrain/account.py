@@ -205,9 +205,10 @@ def show(settings: Settings, result: dict):
         print(f"  {name:20}{flops:>16.4e}{2 * flops:>16.4e}{flops / forward:>8.1%}")
     print(f"  per token, forward + backward: {result['flops_per_token']:.4e} = "
           f"{result['flops_per_token'] / total:.2f} x parameters")
-    print(f"\n{result['tokens']:.4g} tokens = {result['tokens'] * result['flops_per_token']:.3e} FLOPs: "
-          f"{result['days']:.2f} days on {settings.devices} x {settings.device} at {settings.mfu:.0%} of "
-          f"{DEVICES[settings.device][0]} TFLOP/s")
+    days = result["days"]
+    time = f"{days:.1f} days" if days >= 2 else f"{24 * days:.2f} hours"
+    print(f"\n{result['tokens']:.4g} tokens = {result['tokens'] * result['flops_per_token']:.3e} FLOPs: {time} on "
+          f"{settings.devices} x {settings.device} at {settings.mfu:.0%} of {DEVICES[settings.device][0]} TFLOP/s")
     parts = list(result["memory"][1])
     print(f"\nmemory of a step with {settings.optimizer}, {settings.dtype}, GB (10^9 bytes)\n  {'sequences':>9}"
           + "".join(f"{part:>14}" for part in parts) + f"{'total':>9}")

@@ -89,8 +89,10 @@ def test_a_run_can_be_trained_further_by_several_processes_and_continued(place, 
     before, after = (metrics(tmp_path / name, "val_loss") for name in ("first", "one"))
     assert after[0] == pytest.approx(before[4], rel=1e-5)
     run(dataclasses.replace(further, out=tmp_path / "two"), processes=2)
-    one, two = (metrics(tmp_path / name) for name in ("one", "two"))
+    run(dataclasses.replace(further, out=tmp_path / "parts", fsdp=True), processes=2)
+    one, two, parts = (metrics(tmp_path / name) for name in ("one", "two", "parts"))
     assert one == pytest.approx(two, rel=1e-5)
+    assert one == pytest.approx(parts, rel=1e-4)
     whole = dataclasses.replace(further, out=tmp_path / "three", max_steps=8)
     run(whole)
     for path in (tmp_path / "first" / "checkpoints").glob("*/model.safetensors"):
