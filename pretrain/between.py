@@ -148,8 +148,7 @@ class Between:
         if not self.world.main:
             return
         generator = torch.Generator(self.world.device).manual_seed(self.settings.seed)
-        room = self.model.config.block_size - len(self.prompt)
-        replies = generate(model, [self.prompt] * 2, max_new_tokens=min(100, room), temperature=0.8, top_p=0.95,
+        replies = generate(model, [self.prompt] * 2, max_new_tokens=100, temperature=0.8, top_p=0.95,
                            stop_ids={model.config.end_of_text}, generator=generator)
         model.laid_out = None  # the next update changes the weights anyway
         self.log.samples(progress.step, [self.settings.prompt + self.tokenizer.decode(reply) for reply in replies])

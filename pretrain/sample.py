@@ -8,7 +8,6 @@ Shapes: B rows, T positions of the longest prompt, V vocabulary, N candidates th
 
 import dataclasses
 import math
-import sys
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ class Settings:
     prompt: tuple[str, ...] = ("",)  # one or several texts to continue; an empty one begins a document
     prompt_file: Path | None = None  # text file to continue, instead of --prompt
     num_samples: int = 1  # continuations per prompt
-    max_new_tokens: int = 200  # longest continuation, tokens; less where the model's block size ends
+    max_new_tokens: int = 200  # longest continuation, tokens; behind the block size from the last half block
     temperature: float = 0.8  # divides the logits; 0 takes the likeliest token
     top_k: int = 0  # only this many likeliest tokens; 0 = all
     top_p: float = 0.95  # only the likeliest tokens that together have this probability; 1 = all
@@ -84,18 +83,18 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
     Prompts may differ in length; those of a batch are padded on the left and do not see the padding. temperature 0 is
     greedy. Random numbers come from `generator` (default: a new one with seed 0), never from the global state:
     max_new_tokens for each row, whether it needs them or not, so that on a CPU rows one after the other get the same
-    ones as in a batch. Raises InputError for an empty prompt, a token outside the vocabulary, more positions than the
-    model has, or logits that are not finite.
+    ones as in a batch. A text that has come to the end of block_size goes on from its last half, all that the model
+    then sees of it. Raises InputError for an empty prompt or one longer than block_size, a token outside the
+    vocabulary, or logits that are not finite.
     """
     import torch
     from decoder import KVCache, make_decoder
 
-    B, T, config, whole = len(prompts), max(map(len, prompts), default=0), model.config, prompts
+    B, config, longest = len(prompts), model.config, max(map(len, prompts), default=0)
     if not B or min(map(len, prompts)) == 0:
         raise InputError("a prompt has no token; begin a document with the end-of-text token")
-    if T + max(0, max_new_tokens) > config.block_size:
-        raise InputError(f"{T} tokens of prompt + --max_new_tokens {max_new_tokens} are more than the model's "
-                         f"{config.block_size} positions; at most {max(0, config.block_size - T)} are left")
+    if longest > config.block_size:
+        raise InputError(f"a prompt has {longest:,} tokens, the model only {config.block_size:,} positions")
     if max(map(max, prompts)) >= config.vocab_size or min(map(min, prompts)) < 0:
         raise InputError(f"a prompt holds a token outside 0..{config.vocab_size - 1}: another model's tokenizer?")
     device = model.transformer["wte"].weight.device
@@ -103,36 +102,41 @@ def stream(model, prompts: list[list[int]], max_new_tokens: int, temperature: fl
         generator = torch.Generator(device).manual_seed(0)
     chances = torch.rand(B, max_new_tokens, 1, dtype=torch.float64, generator=generator, device=generator.device)
     chances = chances.to(device)  # (B, max_new_tokens, 1)
-    past = [documents_before(prompt, config.end_of_text) if config.document_mask else 0 for prompt in prompts]
-    prompts = [prompt[start:] for prompt, start in zip(prompts, past, strict=True)]
-    T, past = max(map(len, prompts)), torch.tensor(past, device=device)
-    padding = torch.tensor([T - len(prompt) for prompt in prompts], device=device)
-    tokens = torch.tensor([[0] * (T - len(prompt)) + list(prompt) for prompt in prompts], device=device)  # (B, T)
-    slots = torch.arange(T, device=device)
+    texts, running, made, seen = [list(prompt) for prompt in prompts], [True] * B, 0, None
     with torch.inference_mode():
-        seen = None
         if repetition_penalty != 1.0:
             seen = torch.zeros(B, config.vocab_size, dtype=torch.bool, device=device)
-            for row, prompt in enumerate(whole):
-                seen[row, prompt] = True
-        decoder = make_decoder(model, KVCache(config, B, T + max_new_tokens, model.dtype, device),
-                               padding if padding.any() else None)
-        positions = (slots - padding[:, None]).clamp(min=0) + past[:, None]  # (B, T)
-        logits = decoder.step(tokens, positions)
-        if not logits.isfinite().all():
-            raise InputError("the model's logits are not finite: its weights are damaged, or its training diverged")
-        running = [True] * B
-        for step in range(max_new_tokens):
-            token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, chances[:, step])  # (B,)
-            if seen is not None:
-                seen.scatter_(1, token[:, None], True)
-            chosen = token.tolist()
-            running = [alive and t not in stop_ids for alive, t in zip(running, chosen, strict=True)]
-            yield [t if alive else None for alive, t in zip(running, chosen, strict=True)]
-            if not any(running) or step + 1 == max_new_tokens:
-                return
-            positions = positions[:, -1:] + 1
-            logits = decoder.step(token[:, None], positions)
+            for row, text in enumerate(texts):
+                seen[row, text] = True
+        while made < max_new_tokens and any(running):
+            full = config.block_size
+            texts = [text if len(text) <= full else text[-max(1, full // 2):] for text in texts]
+            count = min(max_new_tokens - made, full - max(map(len, texts)) + 1)  # the last one is not read any more
+            past = [documents_before(text, config.end_of_text) if config.document_mask else 0 for text in texts]
+            rows = [text[start:] for text, start in zip(texts, past, strict=True)]
+            T, past = max(map(len, rows)), torch.tensor(past, device=device)
+            padding = torch.tensor([T - len(row) for row in rows], device=device)
+            tokens = torch.tensor([[0] * (T - len(row)) + row for row in rows], device=device)  # (B, T)
+            positions = (torch.arange(T, device=device) - padding[:, None]).clamp(min=0) + past[:, None]  # (B, T)
+            decoder = make_decoder(model, KVCache(config, B, T + count, model.dtype, device),
+                                   padding if padding.any() else None)
+            for step in range(made, made + count):
+                logits = decoder.step(tokens, positions)
+                if step == made and not logits.isfinite().all():
+                    raise InputError("the model's logits are not finite: its weights are damaged, or its training "
+                                     "diverged")
+                token = choose(logits, temperature, top_k, top_p, min_p, repetition_penalty, seen, chances[:, step])
+                if seen is not None:
+                    seen.scatter_(1, token[:, None], True)
+                chosen = token.tolist()  # (B,)
+                running = [alive and t not in stop_ids for alive, t in zip(running, chosen, strict=True)]
+                yield [t if alive else None for alive, t in zip(running, chosen, strict=True)]
+                if not any(running):
+                    return
+                for text, t in zip(texts, chosen, strict=True):
+                    text.append(t)
+                tokens, positions = token[:, None], positions[:, -1:] + 1
+            made += count
 
 
 def documents_before(prompt: list[int], end_of_text: int) -> int:
@@ -200,16 +204,10 @@ def main(settings: Settings):
     prompts = [tokenizer.encode(text).ids or [model.config.end_of_text] for text in settings.prompt]
     if [None] in prompts:
         raise InputError("an empty --prompt begins a document by the end-of-text, which this model lacks; give a text")
-    longest = max(map(len, prompts))
-    room = model.config.block_size - longest
-    if room < 0:
-        raise InputError(f"a prompt has {longest:,} tokens, the model only {model.config.block_size:,} positions")
-    if room < settings.max_new_tokens:
-        print(f"note: the model has room for {room} new tokens, not {settings.max_new_tokens}", file=sys.stderr)
     options = {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "min_p",
                                                           "repetition_penalty")}
     options |= {"stop_ids": ends, "generator": torch.Generator().manual_seed(settings.seed),
-                "max_new_tokens": min(room, settings.max_new_tokens)}
+                "max_new_tokens": settings.max_new_tokens}
     jobs = [(text, ids) for text, ids in zip(settings.prompt, prompts, strict=True)
             for _ in range(settings.num_samples)]
 

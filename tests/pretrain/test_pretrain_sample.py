@@ -68,6 +68,25 @@ def test_document_mask_holds_in_generation(name, kind, monkeypatch):
     assert [generate(model, [prompt], 20, temperature=0)[0] for prompt in prompts] == expected
 
 
+@pytest.mark.parametrize("documents", [False, True])
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_a_text_that_fills_the_block_goes_on_from_its_last_half(name, documents):
+    model = random_model(**CASES[name], document_mask=documents)
+    model.config.end_of_text = plain_greedy(model, [1, 2], 4)[-1]
+    prompts, expected = [[1, 2], list(range(40)), [5, 6, 8] * 12], []
+    for prompt in prompts:
+        text, window = list(prompt), list(prompt)
+        for _ in range(90):
+            token = int(model(torch.tensor([window]))[0, -1].argmax())
+            text, window = [*text, token], [*window, token]
+            if len(window) > 40:
+                window = window[-20:]
+        expected.append(text[len(prompt):])
+    assert generate(model, prompts, 90, temperature=0) == expected
+    assert [generate(model, [prompt], 90, temperature=0)[0] for prompt in prompts] == expected
+
+
 @pytest.mark.parametrize("kind", [Decoder, CPUDecoder])
 @pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS[:1]], ids=["padded", "one row"])
 @pytest.mark.parametrize("name", CASES)
@@ -217,7 +236,7 @@ def test_a_model_that_has_diverged_is_refused():
 
 def test_refusals():
     model = random_model()
-    for prompts, count, message in [([[]], 5, "no token"), ([[1] * 30], 11, "at most 10 are left"),
+    for prompts, count, message in [([[]], 5, "no token"), ([[1] * 41], 1, "41 tokens, the model only 40"),
                                     ([[101]], 5, "outside 0..100"), ([], 5, "no token")]:
         with pytest.raises(InputError, match=message):
             generate(model, prompts, count)
