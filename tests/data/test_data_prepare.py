@@ -24,6 +24,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import staging
+import summary
 from fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -535,6 +536,20 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_summary_has_a_help(flags, status):
     done = subprocess.run([sys.executable, ROOT / "data/summary.py", *flags], capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[0]) == (status, "usage: python data/summary.py [NAME]")
+
+
+def test_summary_measures_both_tokenizers_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "DATA", tmp_path)
+    assert summary.tokenizer_lines("a") == []
+    manifest = tmp_path / "tokens/a/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"shards": {"val": [{"tokens": 10, "bytes": 36}]}}')
+    assert summary.tokenizer_lines("a") == ["bytes per token on val.txt   ours 3.60"]
+    compared = {"val.txt": {"a": {"bytes": 42, "tokens": 12}, "gpt2": {"bytes": 42, "tokens": 14}}}
+    (tmp_path / "runs/bpe").mkdir(parents=True)
+    (tmp_path / "runs/bpe/a-compare.json").write_text(json.dumps(compared))
+    line = "bytes per token on val.txt   ours 3.50   GPT-2's 3.00 (50,257 tokens)"
+    assert summary.tokenizer_lines("a") == [line]
 
 
 def test_fields_that_json_cannot_hold_are_named(tmp_path, monkeypatch, capsys):
