@@ -23,7 +23,7 @@ from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials
 from text_files import Reading, documents, file_bytes, is_gzip, is_jsonl, is_stream, opened
-from vocabulary import InputError, to_bytes
+from vocabulary import InputError, check_several, to_bytes
 from word_table import WordCounter
 
 CHUNK = 1 << 20  # bytes read at a time: fits a core's cache
@@ -311,6 +311,7 @@ def count(
     done since the last call) is called from several threads. InputError for one str or bytes in place of several.
     """
     compile_pattern(pattern)
+    check_several("special_tokens", special_tokens)
     special_tokens = tuple(special_tokens)
     if errors not in ("strict", "replace", "bytes"):
         raise InputError(f"errors: {errors!r} is none of strict, replace, bytes")

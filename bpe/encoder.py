@@ -26,7 +26,7 @@ from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials
 from utf8 import write_utf8
-from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, to_bytes
+from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
@@ -148,6 +148,7 @@ class Tokenizer:
         threads: int | None = None,
     ) -> list[np.ndarray]:
         """Ids of each text, in order."""
+        check_several("texts", texts, ", or encode one text with encode_array")
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
 
         def work(group: list[str | bytes]) -> list[np.ndarray]:
@@ -180,7 +181,10 @@ class Tokenizer:
         return in_order(work, blocks(chunks, cutter), threads or self.threads)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of the ids. Raises InputError for a number that is no id, and for an array that is not 1-d."""
+        """Bytes of the ids. Raises InputError for a number that is no id, for text, for an array that is not 1-d."""
+        if isinstance(ids, str | bytes | bytearray):
+            kind = type(ids).__name__
+            raise InputError(f"ids: one {kind}, {ids[:20]!r}; give a list or an array of ids, [15496, 995]")
         known = len(self._spans)
         if isinstance(ids, np.ndarray):
             if ids.size and ids.dtype.kind not in "iu":
@@ -219,6 +223,8 @@ class Tokenizer:
         """(allowed, disallowed) special tokens as lists."""
         known = self.vocabulary.special_tokens
         for name, chosen in (("allowed_special", allowed), ("disallowed_special", disallowed)):
+            if chosen != "all":
+                check_several(name, chosen, ', or "all"')
             unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
             if unknown:
                 raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")

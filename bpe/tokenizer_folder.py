@@ -18,7 +18,7 @@ from gpt2_files import gpt2_paths
 from pattern import check as check_pattern
 from pattern import portable
 from text_files import END_OF_TEXT
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, Vocabulary, check_several
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
 
@@ -32,6 +32,7 @@ def load(
     `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's; special tokens that do not
     look like it) and rank files (the split, the special tokens) do not hold. Raises InputError, naming file and field.
     """
+    check_several("special_tokens", special_tokens)
     path = Path(source)
     pattern = portable(pattern)
     if source == "gpt2":  # a folder of that name is ./gpt2

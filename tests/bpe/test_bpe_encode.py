@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import counting
 import fast
 import numpy as np
 import pytest
+import tokenizer_folder
 from basic import BasicTokenizer
 from counting import cores
 from encoder import StreamingDecoder, Tokenizer
@@ -343,6 +345,21 @@ def test_no_threads_are_all_cores_and_bytes_are_no_stream(gpt2):
         with pytest.raises(InputError, match=r"chunks: one .* in a list"):
             gpt2.encode_stream(whole)
     assert np.concatenate(list(gpt2.encode_stream(["hello"]))).tolist() == gpt2.encode("hello")
+
+
+def test_one_text_in_place_of_several_is_not_its_letters(gpt2):
+    for call in (
+        lambda: gpt2.encode("ab", allowed_special="ab"), lambda: gpt2.encode("ab", disallowed_special="ab"),
+        lambda: gpt2.encode_batch("ab"), lambda: gpt2.encode_batch(b"ab"),
+        lambda: fast.train(["ab"], 300, special_tokens="ab", texts=True),
+        lambda: counting.count(["ab"], special_tokens="ab", texts=True),
+        lambda: Vocabulary.build(range(256), [], "ab"), lambda: tokenizer_folder.load("gpt2", special_tokens="ab"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"^((dis)?allowed_special|texts|special_tokens): one .* list, \[b?'ab'\]"):
+            call()
+    for ids in (b"ab", bytearray(8), "15496"):
+        with pytest.raises(InputError, match=r"^ids: one (bytes|bytearray|str).*a list or an array"):
+            gpt2.decode(ids)
 
 
 def test_a_special_token_in_the_text_is_named_by_the_error():
