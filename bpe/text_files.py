@@ -22,6 +22,7 @@ from typing import BinaryIO
 from vocabulary import InputError, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+NOT_TEXT = (".json", ".ndjson", ".parquet", ".csv", ".tsv")  # names of files whose texts have to be taken out first
 NEWLINES = ("", "\n", "\r\n")
 SEPARATORS = tuple(before + END_OF_TEXT + after for before in NEWLINES for after in NEWLINES)  # as in `documents`
 BLOCK = 1 << 20  # bytes read at a time
@@ -39,12 +40,17 @@ class Reading:
 
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked if its name ends in .gz; InputError for one that is missing or damaged."""
+    """A file's bytes, unpacked if its name ends in .gz; InputError for one that is missing, damaged or no text."""
     if str(path) == "-":
         yield sys.stdin.buffer
         return
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the files in it ({path}/*)")
+    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(NOT_TEXT):
+        raise InputError(
+            f"{path}: holds texts among other things; take them out first:"
+            f" python data/prepare.py file {path} --name NAME (then data/text/NAME)"
+        )
     try:
         with gzip.open(path) if is_gzip(path) else open(path, "rb") as file:
             yield file

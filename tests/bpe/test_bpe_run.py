@@ -61,6 +61,8 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("a place")
     paragraphs = [p for p in SAMPLE.read_text(encoding="utf-8").split("\n\n") if p]
     (folder / "text.txt").write_text("".join(f"{p}\n{END}\n" for p in paragraphs * 10), encoding="utf-8")
+    for name in ("a.json", "a.csv.gz", "a.parquet", "a.NDJSON", "a.tsv"):
+        (folder / name).write_text('{"text": "a"}')
     run("train", "text.txt", "--vocab_size", 600, "--special_tokens", END, "--out", "my tokenizer", cwd=folder)
     return folder
 
@@ -326,6 +328,13 @@ def test_the_seed_s_own_table(tmp_path):
         (("compare", "my tokenizer/tokenizer.json", "--json", "my tokenizer/tokenizer.json"), "is one of the inputs"),
         (("show", "text.txt", "--limit", "0"), "--limit 0"),
         (("demo", "--timing_bytes", "-1"), "--timing_bytes -1"),
+        (("train", "a.json", "--out", "x"), "a.json: holds texts among other things; take them out"),
+        (("encode", "a.csv.gz"), "python data/prepare.py file a.csv.gz --name NAME"),
+        (("encode", "a.json", "--tokenizer", "my tokenizer", "--out", "z"), "python data/prepare.py file a.json --name NAME"),
+        (("encode", "a.json", "--out", "z.npy"), "python data/prepare.py file a.json --name NAME"),
+        (("compare", "--files", "a.parquet"), "python data/prepare.py file a.parquet --name NAME"),
+        (("show", "a.NDJSON"), "python data/prepare.py file a.NDJSON --name NAME"),
+        (("demo", "--text", "a.tsv"), "python data/prepare.py file a.tsv --name NAME"),
         (("demo", "--timing_vocab_size", "255"), "--timing_vocab_size 255"),
     ],
 )
