@@ -105,7 +105,7 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
     texts = {}
     for path in files or PARAGRAPHS:
         reading = text_files.Reading("replace")
-        blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
+        blocks = text_files.text_blocks(path, reading, limit or text_files.BLOCK)
         texts[str(path)] = text = next(blocks, b"") if limit else b"".join(blocks)
         if reading.replaced:
             print(f"{path}: {reading.replaced:,} sequences that are not UTF-8 are shown as U+FFFD", file=sys.stderr)

@@ -90,6 +90,22 @@ def blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:
             yield checked_utf8(rest, f"{path}: byte", offset, reading)
 
 
+def text_blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:
+    """As `blocks`; of .jsonl the documents, each followed by the line that would end it in a .txt."""
+    if not is_jsonl(path):
+        yield from blocks(path, reading, size)
+        return
+    text, size = b"", max(size, 4)  # no character is longer
+    for document, _ in documents(path, reading):
+        text += document + f"\n{END_OF_TEXT}\n".encode()
+        while len(text) > size:
+            cut = size - _incomplete_character(text[:size])
+            yield text[:cut]
+            text = text[cut:]
+    if text:
+        yield text
+
+
 def _incomplete_character(block: bytes) -> int:
     r"""How many bytes at the end begin a character that is longer: b"a\xe4\xb8" -> 2."""
     for n, byte in enumerate(reversed(block[-3:]), 1):

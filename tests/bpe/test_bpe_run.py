@@ -330,7 +330,7 @@ def test_the_seed_s_own_table(tmp_path):
         (("demo", "--timing_bytes", "-1"), "--timing_bytes -1"),
         (("train", "a.json", "--out", "x"), "a.json: holds texts among other things; take them out"),
         (("encode", "a.csv.gz"), "python data/prepare.py file a.csv.gz --name NAME"),
-        (("encode", "a.json", "--tokenizer", "my tokenizer", "--out", "z"), "python data/prepare.py file a.json --name NAME"),
+        (("encode", "a.json", "--tokenizer", "my tokenizer", "--out", "z"), "python data/prepare.py file a.json"),
         (("encode", "a.json", "--out", "z.npy"), "python data/prepare.py file a.json --name NAME"),
         (("compare", "--files", "a.parquet"), "python data/prepare.py file a.parquet --name NAME"),
         (("show", "a.NDJSON"), "python data/prepare.py file a.NDJSON --name NAME"),
@@ -541,6 +541,13 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_show_says_what_it_leaves_out(place):
     done = run("show", "text.txt", "--limit", 10, cwd=place)
     assert done.stderr.decode() == "text.txt: its first 10 bytes; --limit shows more\n"
+
+
+def test_records_are_shown_as_their_texts(place):
+    (place / "two.jsonl").write_text('{"text": "one", "url": "x"}\n{"text": "two"}\n')
+    shown = f"one|↵|{END}|↵|two|↵|{END}|↵"
+    assert shown in run("show", "two.jsonl", cwd=place).stdout.decode()
+    assert f"gpt2: 8 tokens\n{shown}" in run("compare", "--files", "two.jsonl", cwd=place).stdout.decode()
 
 
 def test_questions_may_be_read_in_part():
