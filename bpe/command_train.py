@@ -40,7 +40,7 @@ class Train:
     shard: str = ""  # i/n, from 0/n to n-1/n: count only this part of the text, for --save_counts
     save_counts: Path | None = None  # file (.npz) for the counts, to be merged later by --counts
     counts: tuple[Path, ...] = ()  # files of counts to train on, instead of text
-    extend: str | None = None  # tokenizer to add merges to; its ids stay as they are
+    extend: str | None = None  # tokenizer to add merges to; its ids stay as they are; give the --ties of its training
 
 
 def run(settings: Train) -> None:
@@ -74,6 +74,9 @@ def run(settings: Train) -> None:
             vocabulary = fast.extend(known, counts, settings.vocab_size, settings.ties, bar.update)
         else:
             vocabulary = fast.merge(counts, settings.vocab_size, settings.ties, bar.update)
+    if known:  # no file says under which rule it was trained
+        print(f"the new merges follow the tie rule {settings.ties}: --ties must be the rule of the first training for"
+              " the result to equal training at once")
     made = len(vocabulary.merges) - (len(known.merges) if known else 0)
     print(f"made {_n(made, 'merge')} in {time.perf_counter() - start:.2f} s")
     names = tokenizer_folder.save(vocabulary, settings.out)

@@ -200,7 +200,8 @@ def test_counts_in_shards_merge_to_the_whole(place):
 
 
 def test_extend_keeps_the_ids_and_equals_training_for_longer(place):
-    run("train", "text.txt", "--vocab_size", 700, "--extend", "my tokenizer", "--out", "longer", cwd=place)
+    done = run("train", "text.txt", "--vocab_size", 700, "--extend", "my tokenizer", "--out", "longer", cwd=place)
+    assert b"the new merges follow the tie rule hf: --ties must be the rule of the first training" in done.stdout
     run("train", "text.txt", "--vocab_size", 700, "--special_tokens", END, "--out", "once/longer", cwd=place)
     one, other = (json.loads((place / p / "tokenizer.json").read_text()) for p in ("longer", "once/longer"))
     assert one == other
