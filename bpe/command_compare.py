@@ -34,7 +34,7 @@ class Compare:
     html: Path | None = None  # also write a page with all tokens, side by side
     json: Path | None = None  # also write the numbers: {text: {tokenizer: {"bytes": ..., "tokens": ...}}}
     pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file: in order of the ids left free, or TEXT=ID
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 

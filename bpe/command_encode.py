@@ -45,7 +45,7 @@ class Encode:
     threads: int = 0  # 0: all cores
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file: in order of the ids left free, or TEXT=ID
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
@@ -83,8 +83,9 @@ def _vocabulary(settings: Encode | Decode) -> Vocabulary:
     vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
     if settings.pattern and portable(settings.pattern) != vocabulary.pattern:
         raise InputError(f"--pattern {settings.pattern!r}: {settings.tokenizer} splits by {vocabulary.pattern!r}")
+    with_ids = {f"{text}={n}" for text, n in vocabulary.special_tokens.items()}
     for text in settings.special_tokens:
-        if text not in vocabulary.special_tokens:
+        if text not in vocabulary.special_tokens and text not in with_ids:
             known = ", ".join(vocabulary.special_tokens) or "none"
             raise InputError(f"--special_tokens {text!r}: {settings.tokenizer} has the special tokens: {known}")
     return vocabulary

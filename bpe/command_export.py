@@ -5,6 +5,7 @@ from pathlib import Path
 
 import tokenizer_folder
 import tyro
+from formats import named_id
 
 
 @dataclass
@@ -13,13 +14,14 @@ class Export:
 
     python bpe/run.py export gpt2 --out data/tokenizer/gpt2
 
-    python bpe/run.py export cl100k.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>" --out data/tokenizer/cl100k
+    python bpe/run.py export cl100k_base.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>=100257"
+    "<|endofprompt|>=100276" --out data/tokenizer/cl100k     (ids in between become <|unused_100256|> and so on)
     """
 
     tokenizer: tyro.conf.Positional[str]  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, ranks)
     out: Path  # folder to write
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file: in order of the ids left free, or TEXT=ID
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
@@ -28,4 +30,7 @@ def run(settings: Export) -> None:
     given = settings.pattern, settings.special_tokens, settings.missing_bytes
     vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
     names = tokenizer_folder.save(vocabulary, settings.out)
+    given = [(vocabulary.special_tokens[text], text) for text, _ in map(named_id, settings.special_tokens)]
+    if given:
+        print(f"special tokens: {', '.join(f'{text} {n}' for n, text in sorted(given))}")
     print(f"wrote {len(vocabulary):,} tokens to {settings.out}: {', '.join(names)}")

@@ -30,7 +30,8 @@ def load(
 
     `missing_bytes` also takes a tokenizer.json without tokens for some bytes, as SmolLM2's.
     `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's; special tokens that do not
-    look like it) and rank files (the split, the special tokens) do not hold. Raises InputError, naming file and field.
+    look like it) and rank files (the split; the special tokens, as "TEXT" or "TEXT=ID") do not hold. Raises InputError,
+    naming file and field.
     """
     check_several("special_tokens", special_tokens)
     path = Path(source)

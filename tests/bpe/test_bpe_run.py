@@ -161,6 +161,16 @@ def test_shards_of_a_tokenizer_that_is_no_folder_say_what_pretraining_will_miss(
     assert "holds a model" in error("export", "gpt2", "--out", model_folder(place), cwd=place)
 
 
+def test_export_gives_the_special_tokens_of_a_rank_file_their_ids(place):
+    flags = ("--pattern", "gpt2", "--special_tokens", "<|endoftext|>=50256", "<|prompt|>=50259")
+    run("export", "gpt2", "--out", "of gpt2", cwd=place)
+    out = run("export", "of gpt2/ranks.tiktoken", *flags, "--out", "gaps", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|endoftext|> 50256, <|prompt|> 50259\nwrote 50,260 tokens")
+    ids = ("--text", "<|prompt|>", "--allowed_special", "<|prompt|>")
+    for source in (("gaps",), ("of gpt2/ranks.tiktoken", *flags)):
+        assert run("encode", *ids, "--tokenizer", *source, cwd=place).stdout == b"50259\n"
+
+
 def model_folder(place: Path) -> Path:
     """A folder that looks like a model's."""
     (place / "model").mkdir(exist_ok=True)
