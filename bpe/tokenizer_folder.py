@@ -21,6 +21,7 @@ from text_files import END_OF_TEXT
 from vocabulary import InputError, Vocabulary, check_several
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
+GPT2_NAMES = ("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")
 
 
 def load(
@@ -38,12 +39,10 @@ def load(
     pattern = portable(pattern)
     if source == "gpt2":  # a folder of that name is ./gpt2
         return _parsed(*gpt2_paths(), "gpt2", special_tokens)
-    if path.is_dir():
-        names = ("tokenizer.json", "vocab.json", "encoder.json")
-        path = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    path = _file_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer; give a folder, a tokenizer.json, vocab.json, rank file or gpt2")
-    if path.name.endswith(("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")):
+    if path.name.endswith(GPT2_NAMES):
         return _parsed(*_vocab_and_merges(path), pattern or "gpt2", special_tokens)
     text = _read(path)
     try:
@@ -58,6 +57,20 @@ def load(
         return formats.parse_rank_file(text, pattern, special_tokens)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _file_of(path: Path) -> Path:
+    """The file that is read: in a folder tokenizer.json, else GPT-2's."""
+    names = ("tokenizer.json", "vocab.json", "encoder.json")
+    return next((path / name for name in names if (path / name).is_file()), path / names[0]) if path.is_dir() else path
+
+
+def names_special_tokens(source: str | Path) -> bool:
+    """Whether what `load` would read holds all its special tokens, as tokenizer.json and gpt2 do."""
+    path = _file_of(Path(source))
+    if source == "gpt2" or path.name.endswith(GPT2_NAMES):
+        return source == "gpt2"
+    return _read(path).lstrip().startswith("{")
 
 
 def _vocab_and_merges(path: Path) -> tuple[Path, Path]:

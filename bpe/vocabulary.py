@@ -7,7 +7,7 @@ order, its special tokens and the pattern that splits text into pieces.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Literal, get_args
@@ -135,6 +135,19 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.token_bytes)
+
+    def with_special_tokens(self, texts: Sequence[str]) -> "Vocabulary":
+        """More special tokens, behind the last id: InputError for one that is there already or cannot be seen."""
+        known = dict(self.special_tokens)
+        for text in texts:
+            if text in known:
+                raise InputError(f"special_tokens: {text!r} is there already, with id {known[text]}; leave it out")
+            if not text.strip() or not text.isprintable():
+                raise InputError(f"special_tokens: {text!r} must be printable text, and not only spaces")
+            if to_bytes(text) in self.token_bytes:
+                raise InputError(f"special_tokens: {text!r} is spelled like an ordinary token; choose a longer text")
+            known[text] = len(known) - len(self.special_tokens) + len(self)
+        return replace(self, token_bytes=[*self.token_bytes, *map(to_bytes, texts)], special_tokens=known)
 
     @cached_property
     def byte_ids(self) -> list[int]:

@@ -171,6 +171,29 @@ def test_export_gives_the_special_tokens_of_a_rank_file_their_ids(place):
         assert run("encode", *ids, "--tokenizer", *source, cwd=place).stdout == b"50259\n"
 
 
+def test_export_adds_special_tokens_behind_the_last_id(place):
+    chat = ("--special_tokens", "<|im_start|>", "<|im_end|>")
+    out = run("export", "gpt2", *chat, "--out", "chat", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|im_start|> 50257, <|im_end|> 50258\nwrote 50,259 tokens to chat:")
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(place / "chat/tokenizer.json"))
+    text = "<|im_start|>user\nHello world<|im_end|>"
+    ids = run("encode", "--text", text, "--tokenizer", "chat", "--allowed_special", "all", cwd=place).stdout.split()
+    assert list(map(int, ids)) == theirs.encode(text).ids
+    out = run("export", "chat/vocab.json", "--special_tokens", "<|pad|>", "--out", "more", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|pad|> 50259\n")
+    for source, text, message in (
+        ("gpt2", END, "is there already, with id 50256"),
+        ("chat", "<|im_end|>", "is there already, with id 50258"),
+        ("chat", "hello", "'hello' is spelled like an ordinary token"),
+        ("chat", "\u0120the", "is spelled like the ordinary token 262"),
+        ("chat", "<|pad|>=50300", "only a rank file leaves ids to choose; leave =50300 out"),
+        ("chat", " ", "must be printable text"),
+    ):
+        assert message in error("export", source, "--special_tokens", text, "--out", "refused", cwd=place)
+    assert not (place / "refused").exists()
+
+
 def model_folder(place: Path) -> Path:
     """A folder that looks like a model's."""
     (place / "model").mkdir(exist_ok=True)
