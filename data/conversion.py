@@ -12,8 +12,10 @@ from kinds import (
     CHOICE_EXTRAS,
     CHOICE_FIELDS,
     INSTRUCTION_FIELDS,
+    OTHER_FIELDS,
     WANTED,
     TextSplit,
+    as_instruction,
     choice_of,
     instruction_of,
     kind_of,
@@ -49,7 +51,7 @@ def detect_kind(path: Path, text_field: str) -> str:
     """Tell the kind by the file's first record; .txt files are text."""
     if suffix_of(path) in TEXT_SUFFIXES:
         return "text"
-    columns = [text_field, *CHOICE_FIELDS, *sum(INSTRUCTION_FIELDS, ())]
+    columns = [text_field, *CHOICE_FIELDS, *sum(INSTRUCTION_FIELDS, ()), *OTHER_FIELDS]
     where, record = next(records(path, Reading(errors="replace"), columns), (None, None))
     if record is None:
         raise InputError(f"{path}: no record in it")
@@ -154,10 +156,11 @@ def _write_instructions(
 
     def check(where: str, record: dict) -> dict:
         nonlocal schema
+        record = as_instruction(where, record, options.reading.noticed)
         schema, kept = instruction_of(where, record, schema)
         return kept
 
-    columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()))
+    columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()), *OTHER_FIELDS)
     val_files = list(val_files)
     val = list(_records(val_files, columns, options, check))
     train = list(_records(files, columns, options, check))

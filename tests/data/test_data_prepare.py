@@ -148,6 +148,46 @@ def test_what_would_replace_its_own_input_is_refused(tmp_path, monkeypatch, alpa
     assert made.read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("record", "expected", "note"),
+    [
+        ({"question": "a", "answer": "b"}, ("a", "", "b"), "records of question + answer, taken as instruction"),
+        ({"prompt": "a", "response": "b"}, ("a", "", "b"), "records of prompt + response, taken as"),
+        ({"input": "a", "output": "b"}, ("a", "", "b"), "records of input + output, taken as"),
+        ({"instruction": "a", "input": "c", "response": "b"}, ("a", "c", "b"), "records of instruction + response"),
+        ({"instruction": "a", "context": "c", "response": "b"}, ("a", "c", "b"), "instruction + context + response"),
+        ({"messages": [("system", "s"), ("user", "a"), ("assistant", "b")]}, ("s\n\na", "", "b"), "chats (messages)"),
+        ({"conversations": [("gpt", "!"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]}, ("a", "", "b"),
+         "messages of chats beside their first exchange, left out: 60"),
+    ],
+)  # fmt: skip
+def test_instructions_under_other_names(tmp_path, monkeypatch, capsys, record, expected, note):
+    for name, (who, what) in {"messages": ("role", "content"), "conversations": ("from", "value")}.items():
+        if name in record:
+            record = {name: [{who: role, what: text} for role, text in record[name]]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record] * 20), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text((json.dumps(record) + "\n") * 20)
+    for file in ("a.jsonl", "a.parquet"):
+        assert run(monkeypatch, "file", tmp_path / file, "--name", "i", "--out", tmp_path / "out") == 0
+        assert note in capsys.readouterr().out
+        made = json.loads((tmp_path / "out/instructions/i_train.json").read_text())
+        assert made == [dict(zip(("instruction", "input", "output"), expected, strict=True))] * 18
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ("hi", 'line 1: messages is "hi", wanted a list of role + content'),
+        ([{"role": "user", "content": "a"}], "line 1: messages are of user; wanted user, then assistant"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": None}], "line 1: content is null"),
+    ],
+)
+def test_chats_without_an_exchange_are_refused(tmp_path, monkeypatch, capsys, turns, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    assert run(monkeypatch, "file", tmp_path / "a.jsonl", "--name", "i", "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
 def test_sorted_labels_are_noticed(tmp_path, monkeypatch, capsys):
     lines = [{"text": f"film {n}", "label": n // 100} for n in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
