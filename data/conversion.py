@@ -102,17 +102,21 @@ def _progress_bar(total: int, label: str):
 
 def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options) -> dict[Path, str]:
     split = TextSplit(base, options.val_share, options.reading.noticed)
+    held_out, trained_on = Counter(), set()  # hashes of documents of --val
     with split:
         side = path = None
         for path in val_files:
             side = "train"
             for document in _documents(path, options):
                 split.add(document, "val")
+                held_out[hash(document.strip())] += 1
         if side:
             split.require("val", path)
         for path in files:
             for document in _documents(path, options):
                 split.add(document, side)
+                if held_out and hash(document.strip()) in held_out:
+                    trained_on.add(hash(document.strip()))
                 if split.bytes["train"] >= options.max_bytes:
                     break
             if split.bytes["train"] >= options.max_bytes:
@@ -121,6 +125,9 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
             split.require("train", path)
         else:
             split.settle(str(path))
+    held_out.pop(hash(b""), None)  # nothing is the same as nothing
+    if count := sum(held_out[n] for n in trained_on):
+        options.reading.noticed["validation documents that are trained on as well"] = count
     return {
         base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
         for side in ("train", "val")
@@ -152,12 +159,13 @@ def _records(
 def _write_instructions(
     base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options
 ) -> dict[Path, str]:
-    schema = None
+    schema, left_out = None, Counter()
 
     def check(where: str, record: dict) -> dict:
         nonlocal schema
         record = as_instruction(where, record, options.reading.noticed)
         schema, kept = instruction_of(where, record, schema)
+        left_out.update(name for name, value in record.items() if name not in kept and value not in (None, "", [], {}))
         return kept
 
     columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()), *OTHER_FIELDS)
@@ -180,6 +188,9 @@ def _write_instructions(
             raise InputError(f"{sizes}: training and validation need one each at least; --val_records N")
         train, val = train[:-held_out], train[-held_out:]
     _compare_sides(train, val, schema, options.reading.noticed)
+    if left_out:  # of Parquet only the columns that are asked for are read
+        names = ", ".join(f"{name} of {count:,}" for name, count in left_out.items())
+        options.reading.noticed[f"fields of records, left out ({names})"] = len(left_out)
     sides = {base.with_name(f"{base.name}_{side}.json"): items for side, items in (("train", train), ("val", val))}
     for path, items in sides.items():
         write_array(path, items)

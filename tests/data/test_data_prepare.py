@@ -188,6 +188,33 @@ def test_chats_without_an_exchange_are_refused(tmp_path, monkeypatch, capsys, tu
     assert message in capsys.readouterr().err
 
 
+def test_fields_that_are_left_out_are_named(tmp_path, monkeypatch, capsys):
+    rows = [{"system": "Be kind.", "instruction": str(n), "output": "x", "id": n, "none": None} for n in range(20)]
+    del rows[3]["system"]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert run(monkeypatch, "file", tmp_path / "a.json", "--name", "i", "--out", tmp_path / "out") == 0
+    assert "note: fields of records, left out (system of 19, id of 20): 2\n" in capsys.readouterr().out
+
+
+def test_flags_of_text_are_refused_for_others(tmp_path, monkeypatch, alpaca, capsys):
+    common = ("--name", "i", "--out", tmp_path / "out")
+    for flags, message in (
+        (("file", alpaca, *common, "--val_share", "0.2"), "--val_share 0.2: is for text, these are instructions; --"),
+        (("file", alpaca, *common, "--max_mb", "1"), "--max_mb 1: is for text, these are instructions, which"),
+        (("hellaswag", "--max_mb", "1"), "--max_mb 1: is for text, these are choices"),
+    ):
+        assert run(monkeypatch, *flags) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_validation_text_that_is_trained_on_is_noticed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text(f"one\n{MARKER}\ntwo\n{MARKER}\n\n{MARKER}\n")
+    (tmp_path / "v.txt").write_text(f"two\n{MARKER}\nthree\n{MARKER}\ntwo\n{MARKER}\n\n{MARKER}\n")
+    files = (tmp_path / "a.txt", "--val", tmp_path / "v.txt")
+    assert run(monkeypatch, "file", *files, "--name", "t", "--out", tmp_path / "out") == 0
+    assert "note: validation documents that are trained on as well: 2\n" in capsys.readouterr().out
+
+
 def test_sorted_labels_are_noticed(tmp_path, monkeypatch, capsys):
     lines = [{"text": f"film {n}", "label": n // 100} for n in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
