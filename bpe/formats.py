@@ -5,7 +5,9 @@ merges.txt, tiktoken's rank file, and minbpe's readable .vocab listing (which is
     >>> parse_tokenizer_json(tokenizer_json(vocabulary)) == vocabulary
     True
 
-All but the listing hold ids, merges and bytes exactly. Every parser raises InputError that names the field at fault.
+tokenizer.json holds ids, merges, bytes and split exactly; vocab.json + merges.txt all but the split; a rank file ids
+and bytes, from which merges are found again, perhaps more than were trained. Every parser raises InputError that names
+the field at fault.
 """
 
 import base64
@@ -131,7 +133,7 @@ def parse_pre_tokenizer(step: dict) -> str:
     if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
         raise InputError(
             f"pre_tokenizer: behavior {behavior[0]!r} with invert {behavior[1]!r} is not supported, only 'Isolated' and"
-            " False"
+            " False, or 'Removed' and True for the splits of gpt2 and gpt4"
         )
     return name
 
