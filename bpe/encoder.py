@@ -24,7 +24,7 @@ from coding import decode_ids, decoded_size, encode_pieces
 from counting import CLASSES, LONGEST, SCANNERS, blocks, cores
 from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
-from split import Cutter, compile_pattern, piece_ends, split_specials
+from split import Cutter, compile_pattern, piece_ends, possible_specials, split_specials
 from utf8 import write_utf8
 from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes
 from word_table import FULL
@@ -228,8 +228,8 @@ class Tokenizer:
             unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
             if unknown:
                 raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")
-        allowed = list(known) if allowed == "all" else list({*allowed, *self.vocabulary.added})
-        return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
+        allowed = dict.fromkeys(known if allowed == "all" else [*allowed, *self.vocabulary.added])
+        return list(allowed), [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
     def _parts(
         self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]
@@ -241,7 +241,8 @@ class Tokenizer:
             return [(0, size, None)]
         text = data[:size].tobytes()
         parts = split_specials(text, allowed)
-        for special in disallowed:
+        possible = possible_specials(text, disallowed)
+        for special in filter(possible.__contains__, disallowed):
             token = to_bytes(special)
             if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
                 raise SpecialTokenInText(special)

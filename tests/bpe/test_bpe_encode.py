@@ -19,7 +19,7 @@ from counting import cores
 from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from split import PATTERN_OF
+from split import PATTERN_OF, possible_specials
 from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,6 +151,16 @@ def test_special_tokens_follow_tiktokens_rules(gpt2, oracle):
         gpt2.encode(text)
     with pytest.raises(InputError, match="no special token"):
         gpt2.encode(text, allowed_special={"<|nope|>"})
+
+
+def test_many_special_tokens_that_do_not_occur_are_not_looked_for_one_by_one(gpt2, monkeypatch):
+    many = Tokenizer(gpt2.vocabulary.with_special_tokens([f"<|{n}|>" for n in range(256)]))
+    text = f"one <|7|><|> two{END} " * 3
+    assert many.encode(text, allowed_special="all")[1:3] == [220, 50264]
+    assert len(possible_specials(text.encode(), list(many.vocabulary.special_tokens))) == 2
+    with pytest.raises(SpecialTokenInText, match=r"'<\|7\|>'"):
+        many.encode(text, allowed_special={END})
+    assert many.encode(text, allowed_special={END}, disallowed_special={"<|8|>"}) == gpt2.encode(text, "all")
 
 
 def test_the_longest_special_token_wins():
