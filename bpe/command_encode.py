@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -216,24 +217,24 @@ def _decode(settings: Decode) -> None:
     if not settings.ids and sys.stdin.isatty():
         raise InputError("give ids, or .npy files of ids, to decode")
     if not settings.ids or settings.ids == ("-",):
-        parts = [_numbers(sys.stdin.read().split(), "standard input")]
+        parts = [("", _numbers(_words(sys.stdin.read()), "standard input"))]
     elif all(name.endswith(".npy") for name in settings.ids):
-        parts = [_array(Path(name)) for name in settings.ids]
+        parts = [(f"{name}: ", _array(Path(name))) for name in settings.ids]
     else:
-        parts = [_numbers(list(settings.ids), "argument")]
+        words = [word for name in settings.ids for word in ([name] if name.endswith(".npy") else _words(name))]
+        parts = [("", _numbers(words, "argument"))]
     from encoder import Tokenizer
 
     tokenizer = Tokenizer(vocabulary)
 
     def write(out: BinaryIO) -> None:
-        for array in parts:
+        for name, array in parts:
             for start in range(0, len(array), 1 << 22):
                 ids = np.asarray(array[start : start + (1 << 22)], np.int64)
                 outside = np.flatnonzero((ids < 0) | (ids >= len(vocabulary)))
                 if len(outside):
-                    bad = ids[outside[0]]
-                    place = f"{start + outside[0]:,}"
-                    raise InputError(f"id {bad} at position {place}: the vocabulary has {len(vocabulary):,} tokens")
+                    bad = f"{name}id {ids[outside[0]]} at position {start + outside[0]:,}"
+                    raise InputError(f"{bad}: the vocabulary has {len(vocabulary):,} tokens")
                 out.write(tokenizer.decode_bytes(ids))
 
     if settings.out:
@@ -241,6 +242,11 @@ def _decode(settings: Decode) -> None:
             write(file)
     else:
         write(sys.stdout.buffer)
+
+
+def _words(text: str) -> list[str]:
+    """"[15496, 995]" -> ["15496", "995"], as Python and JSON write lists."""
+    return re.sub(r"[\[\],]", " ", text).split()
 
 
 def _numbers(words: list[str], place: str):

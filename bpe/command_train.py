@@ -214,7 +214,8 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
     size = f"{len(vocabulary):,}"
     if len(vocabulary) < settings.vocab_size:
         print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
-    longest = max(vocabulary.token_bytes, key=len)
+    special_ids = set(vocabulary.special_tokens.values())
+    longest = max((token for n, token in enumerate(vocabulary.token_bytes) if n not in special_ids), key=len)
     shown = repr(longest[:60].decode("utf-8", "backslashreplace"))
     print(f"vocabulary: {size} tokens, the longest {shown}" + f"… ({_n(len(longest), 'byte')})" * (len(longest) > 60))
     files = [path for path in settings.files if not text_files.is_stream(path)]

@@ -325,6 +325,8 @@ def count(
     special_tokens = tuple(special_tokens)
     if errors not in ("strict", "replace", "bytes"):
         raise InputError(f"errors: {errors!r} is none of strict, replace, bytes")
+    if threads is not None and threads < 0:
+        raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
     index, shards = shard
     if not 0 <= index < shards:
         raise InputError(f"shard: {index}/{shards}: the first number runs from 0 to {shards - 1}")

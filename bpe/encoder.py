@@ -77,15 +77,13 @@ class PieceCache:
 class Tokenizer:
     """Encodes and decodes with a Vocabulary. May be used from several threads at once.
 
-    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores. InputError
-    if it is negative, or the vocabulary has more than 1,048,576 tokens.
+    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores, there
+    too. InputError if it is negative, or the vocabulary has more than 1,048,576 tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, threads: int = 1):
-        if threads < 0:
-            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
         self.vocabulary = vocabulary
-        self.threads = threads or cores()
+        self.threads = self._how_many(threads)
         self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
         self._scan = SCANNERS.get(vocabulary.pattern)
         compile_pattern(vocabulary.pattern)
@@ -114,6 +112,12 @@ class Tokenizer:
         self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
+    def _how_many(self, threads: int | None) -> int:
+        """Threads to use: those of the tokenizer if None, all cores if 0."""
+        if threads is not None and threads < 0:
+            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
+        return self.threads if threads is None else threads or cores()
+
     def __getstate__(self) -> dict:
         """What is pickled: all but the caches, which fill again."""
         return self.__dict__ | {"_caches": []}
@@ -138,7 +142,7 @@ class Tokenizer:
     ) -> np.ndarray:
         """Ids of the text, uint16 or (above 65,536 tokens) uint32 [tokens]; special tokens as in `encode`."""
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        return self._encode(text, allowed, disallowed, threads or self.threads)
+        return self._encode(text, allowed, disallowed, self._how_many(threads))
 
     def encode_batch(
         self,
@@ -154,7 +158,7 @@ class Tokenizer:
         def work(group: list[str | bytes]) -> list[np.ndarray]:
             return [self._encode(text, allowed, disallowed) for text in group]
 
-        groups = in_order(work, grouped(texts, AT_ONCE), threads or self.threads)
+        groups = in_order(work, grouped(texts, AT_ONCE), self._how_many(threads))
         return [ids for group in groups for ids in group]
 
     def encode_stream(
@@ -178,7 +182,7 @@ class Tokenizer:
         def work(block: bytes) -> np.ndarray:
             return self._encode_part(block, 0, len(block), allowed, disallowed)
 
-        return in_order(work, blocks(chunks, cutter), threads or self.threads)
+        return in_order(work, blocks(chunks, cutter), self._how_many(threads))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Bytes of the ids. Raises InputError for a number that is no id, for text, for an array that is not 1-d."""

@@ -283,7 +283,7 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     InputError for a token that these do not lead to: tiktoken still takes a piece that is one token whole.
     """
     ids: dict[bytes, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         fields = line.split()
         try:
             encoded, rank = fields

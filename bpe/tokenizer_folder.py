@@ -119,8 +119,9 @@ def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
     return contents
 
 
-def check(folder: Path) -> None:
+def check(folder: str | Path) -> None:
     """InputError if a tokenizer cannot go there: a file, or the folder of a model, whose tokenizer it would replace."""
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -128,13 +129,14 @@ def check(folder: Path) -> None:
             raise InputError(f"{folder}: holds a model ({entry.name}); choose another folder for the tokenizer")
 
 
-def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
+def save(vocabulary: Vocabulary, folder: str | Path) -> list[str]:
     """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix
     (but in the folder where we stand, or one with subfolders: see folder_swap.py).
 
     Whatever else the user keeps in the folder stays there; InputError as of `check`.
     """
     check(folder)
+    folder = Path(folder)
     name = folder.resolve().name
     contents = files(vocabulary, name)
     with replacing(folder, {*NAMES, f"{name}.vocab"}.__contains__, last="tokenizer.json") as beside:

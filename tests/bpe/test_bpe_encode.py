@@ -351,6 +351,11 @@ def test_no_threads_are_all_cores_and_bytes_are_no_stream(gpt2):
     assert Tokenizer(gpt2.vocabulary, threads=0).threads == cores()
     with pytest.raises(InputError, match="threads: -1"):
         Tokenizer(gpt2.vocabulary, threads=-1)
+    assert gpt2.encode_array("hi " * 300_000, threads=0).tolist() == gpt2.encode("hi " * 300_000)
+    for call in (gpt2.encode_array, gpt2.encode_batch, gpt2.encode_stream, lambda text, threads: counting.count(
+        [text], threads=threads, texts=True)):  # fmt: skip
+        with pytest.raises(InputError, match="threads: -1"):
+            call(["a"], threads=-1)
     for whole in (b"hello", bytearray(b"hello"), memoryview(b"hello")):
         with pytest.raises(InputError, match=r"chunks: one .* in a list"):
             gpt2.encode_stream(whole)

@@ -124,6 +124,14 @@ def test_rank_file_is_read_by_tiktoken(small, tmp_path):
     assert set(small.merges) <= set(loaded.merges)
 
 
+def test_a_rank_file_may_end_in_blank_lines_and_folders_be_strings(small, tmp_path):
+    path = tmp_path / "ranks.tiktoken"
+    path.write_text(formats.rank_file(small) + "\n \r\n")
+    loaded = tokenizer_folder.load(str(path), "gpt2", ["<|endoftext|>"])
+    assert "ranks.tiktoken" in tokenizer_folder.save(loaded, str(tmp_path / "t"))
+    assert tokenizer_folder.load(str(tmp_path / "t")) == loaded
+
+
 def test_rank_file_without_split_or_specials_says_what_is_missing(small, tmp_path):
     path = tmp_path / "ranks.tiktoken"
     path.write_text(formats.rank_file(small))

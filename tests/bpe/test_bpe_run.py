@@ -89,6 +89,12 @@ def test_train_says_what_it_did_and_writes_every_format(place):
     assert "made 44 merges" in out and "vocabulary: 300 tokens" in out and "bytes per token" in out
 
 
+def test_the_longest_token_is_an_ordinary_one(tmp_path):
+    (tmp_path / "a.txt").write_text("abc abc abc")
+    out = run("train", "a.txt", "--special_tokens", END, "--out", "t", cwd=tmp_path).stdout.decode()
+    assert "the longest ' abc'\n" in out
+
+
 def test_compression_is_measured_on_the_first_files_that_hold_text(tmp_path):
     for name, text in (("empty", ""), ("one", "a a a a"), ("two", "a a")):
         (tmp_path / f"{name}.txt").write_text(text)
@@ -545,6 +551,16 @@ def test_arrays_that_are_no_ids_and_inputs_stay(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # as /dev/null, which root would have replaced by a file
     assert "pipe: is no file that could be replaced" in error("decode", "1", "--out", "pipe", cwd=tmp_path)
     assert "standard input 2" in error("decode", stdin=b"1 \xff", PYTHONIOENCODING="utf-8:strict")
+
+
+def test_ids_may_be_written_as_a_list_and_a_bad_one_names_its_file(tmp_path):
+    for ids in (("15496,995",), ("[15496, 995]",), ("15496,", "995")):
+        assert run("decode", *ids).stdout == b"Hello world"
+    assert run("decode", stdin=b"[15496,\n 995]\n").stdout == b"Hello world"
+    for name, n in (("a", 1), ("b", 50257)):
+        np.save(tmp_path / f"{name}.npy", np.array([n]))
+    done = run("decode", "a.npy", "b.npy", cwd=tmp_path, status=2)
+    assert b"error: b.npy: id 50257 at position 0" in done.stderr
 
 
 def test_a_link_stays_a_link_and_a_second_writer_is_refused(tmp_path):
