@@ -93,6 +93,9 @@ def _vocabulary(settings: Encode | Decode) -> Vocabulary:
 
 
 def _encode(settings: Encode) -> None:
+    if settings.text is None and not settings.files:
+        text_files.refuse_swallowed("--allowed_special", settings.allowed_special)
+        text_files.refuse_swallowed("--special_tokens", settings.special_tokens)
     if (settings.text is None) == (not settings.files):
         raise InputError("give either files (- for standard input) or --text to encode")
     if settings.ordinary and settings.allowed_special:

@@ -89,6 +89,8 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
     """Refuse what cannot work, before anything slow begins."""
     if settings.out is None and settings.save_counts is None:
         raise InputError("--out FOLDER: where shall the tokenizer go?")
+    if not settings.files and not settings.counts:
+        text_files.refuse_swallowed("--special_tokens", settings.special_tokens)
     if bool(settings.files) == bool(settings.counts):
         raise InputError("give either text files or --counts FILES to train on")
     if settings.threads < 0:

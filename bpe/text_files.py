@@ -13,7 +13,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,13 @@ class Reading:
     replaced: int = 0  # such sequences so far
     documents: int = 0  # documents handed out
     size: int = 0  # their bytes
+
+
+def refuse_swallowed(flag: str, values: Sequence[str]) -> None:
+    """InputError, where files are missing, if the last value of a flag that takes several is a file."""
+    if values and Path(values[-1]).is_file():
+        given = " ".join(values)
+        raise InputError(f"{flag} {given}: takes all words up to the next flag; put {values[-1]} before {flag}")
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def detect_kind(path: Path, text_field: str) -> str:
         raise InputError(f"{path}: no record in it")
     kind = kind_of(record, text_field)
     if kind is None:
-        raise wrong_fields(where, record, "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items()))
+        wanted = "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items())
+        raise wrong_fields(where, record, f"{wanted}. If another field is the text: --text_field NAME")
     return kind
 
 

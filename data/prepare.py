@@ -71,7 +71,8 @@ class File:
         """Convert, and print what was made."""
         check_limits(self.val_share, self.max_mb, self.val_records)
         if not self.paths:
-            raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
+            taken = f" ({self.val[-1]} is taken for --val, as all words up to the next flag)" if self.val else ""
+            raise InputError(f"no file given: python data/prepare.py file PATH... --name NAME{taken}")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
         if self.name.lower() == "stories":  # macOS takes Stories for the same folder

@@ -368,6 +368,8 @@ def test_the_seed_s_own_table(tmp_path):
         (("compare", "my tokenizer/tokenizer.json", "--json", "my tokenizer/tokenizer.json"), "is one of the inputs"),
         (("show", "text.txt", "--limit", "0"), "--limit 0"),
         (("demo", "--timing_bytes", "-1"), "--timing_bytes -1"),
+        (("train", "--out", "x", "--special_tokens", END, "text.txt"), "put text.txt before --special_tokens"),
+        (("encode", "--allowed_special", "all", "text.txt"), "put text.txt before --allowed_special"),
         (("train", "a.json", "--out", "x"), "a.json: holds texts among other things; take them out"),
         (("encode", "a.csv.gz"), "python data/prepare.py file a.csv.gz --name NAME"),
         (("encode", "a.json", "--tokenizer", "my tokenizer", "--out", "z"), "python data/prepare.py file a.json"),

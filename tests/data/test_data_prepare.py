@@ -255,6 +255,8 @@ def test_stories_are_deterministic(tmp_path, monkeypatch, capsys):
     [
         (["file", "missing.txt", "--name", "x"], "no such file: missing.txt"),
         (["file", "--name", "x"], "no file given"),
+        (["file", "--name", "x", "--val", "doc.txt"], "--name NAME (doc.txt is taken for --val"),
+        (["file", "odd.jsonl", "--name", "x"], "If another field is the text: --text_field NAME"),
         (["file", "doc.txt", "--name", "../x"], "--name '../x': letters"),
         (["file", "doc.txt", "--name", "stories"], "choose another name"),
         (["file", "doc.txt", "--name", "x", "--val", "doc.txt"], "for training and for validation"),
