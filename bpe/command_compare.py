@@ -34,7 +34,7 @@ class Compare:
     html: Path | None = None  # also write a page with all tokens, side by side
     json: Path | None = None  # also write the numbers: {text: {tokenizer: {"bytes": ..., "tokens": ...}}}
     pattern: str | None = None  # split of tokenizer files that do not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file: in order of the ids left free, or TEXT=ID
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
@@ -105,7 +105,7 @@ def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict
     texts = {}
     for path in files or PARAGRAPHS:
         reading = text_files.Reading("replace")
-        blocks = text_files.blocks(path, reading, limit or text_files.BLOCK)
+        blocks = text_files.text_blocks(path, reading, limit or text_files.BLOCK)
         texts[str(path)] = text = next(blocks, b"") if limit else b"".join(blocks)
         if reading.replaced:
             print(f"{path}: {reading.replaced:,} sequences that are not UTF-8 are shown as U+FFFD", file=sys.stderr)

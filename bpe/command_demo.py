@@ -47,7 +47,7 @@ def run(settings: Demo) -> None:
     check_size(settings.timing_vocab_size, name="--timing_vocab_size")
     if settings.timing_bytes < 1:
         raise InputError(f"--timing_bytes {settings.timing_bytes}: must be at least 1")
-    text = b"".join(text_files.blocks(path, text_files.Reading()))
+    text = b"".join(text_files.text_blocks(path, text_files.Reading()))
     if not text:
         raise InputError(f"{path}: is empty; give a --text to learn from")
     import fast  # compiled: only once the arguments are in order

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Encode:
     threads: int = 0  # 0: all cores
     errors: Literal["strict", "replace"] = "strict"  # text that is not UTF-8: stop, or U+FFFD in its place
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file: in order of the ids left free, or TEXT=ID
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
@@ -83,14 +84,18 @@ def _vocabulary(settings: Encode | Decode) -> Vocabulary:
     vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
     if settings.pattern and portable(settings.pattern) != vocabulary.pattern:
         raise InputError(f"--pattern {settings.pattern!r}: {settings.tokenizer} splits by {vocabulary.pattern!r}")
+    with_ids = {f"{text}={n}" for text, n in vocabulary.special_tokens.items()}
     for text in settings.special_tokens:
-        if text not in vocabulary.special_tokens:
+        if text not in vocabulary.special_tokens and text not in with_ids:
             known = ", ".join(vocabulary.special_tokens) or "none"
             raise InputError(f"--special_tokens {text!r}: {settings.tokenizer} has the special tokens: {known}")
     return vocabulary
 
 
 def _encode(settings: Encode) -> None:
+    if settings.text is None and not settings.files:
+        text_files.refuse_swallowed("--allowed_special", settings.allowed_special)
+        text_files.refuse_swallowed("--special_tokens", settings.special_tokens)
     if (settings.text is None) == (not settings.files):
         raise InputError("give either files (- for standard input) or --text to encode")
     if settings.ordinary and settings.allowed_special:
@@ -215,24 +220,24 @@ def _decode(settings: Decode) -> None:
     if not settings.ids and sys.stdin.isatty():
         raise InputError("give ids, or .npy files of ids, to decode")
     if not settings.ids or settings.ids == ("-",):
-        parts = [_numbers(sys.stdin.read().split(), "standard input")]
+        parts = [("", _numbers(_words(sys.stdin.read()), "standard input"))]
     elif all(name.endswith(".npy") for name in settings.ids):
-        parts = [_array(Path(name)) for name in settings.ids]
+        parts = [(f"{name}: ", _array(Path(name))) for name in settings.ids]
     else:
-        parts = [_numbers(list(settings.ids), "argument")]
+        words = [word for name in settings.ids for word in ([name] if name.endswith(".npy") else _words(name))]
+        parts = [("", _numbers(words, "argument"))]
     from encoder import Tokenizer
 
     tokenizer = Tokenizer(vocabulary)
 
     def write(out: BinaryIO) -> None:
-        for array in parts:
+        for name, array in parts:
             for start in range(0, len(array), 1 << 22):
                 ids = np.asarray(array[start : start + (1 << 22)], np.int64)
                 outside = np.flatnonzero((ids < 0) | (ids >= len(vocabulary)))
                 if len(outside):
-                    bad = ids[outside[0]]
-                    place = f"{start + outside[0]:,}"
-                    raise InputError(f"id {bad} at position {place}: the vocabulary has {len(vocabulary):,} tokens")
+                    bad = f"{name}id {ids[outside[0]]} at position {start + outside[0]:,}"
+                    raise InputError(f"{bad}: the vocabulary has {len(vocabulary):,} tokens")
                 out.write(tokenizer.decode_bytes(ids))
 
     if settings.out:
@@ -240,6 +245,11 @@ def _decode(settings: Decode) -> None:
             write(file)
     else:
         write(sys.stdout.buffer)
+
+
+def _words(text: str) -> list[str]:
+    """"[15496, 995]" -> ["15496", "995"], as Python and JSON write lists."""
+    return re.sub(r"[\[\],]", " ", text).split()
 
 
 def _numbers(words: list[str], place: str):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tokenizer_folder
 import tyro
+from formats import named_id
+from vocabulary import InputError
 
 
 @dataclass
@@ -13,13 +15,17 @@ class Export:
 
     python bpe/run.py export gpt2 --out data/tokenizer/gpt2
 
-    python bpe/run.py export cl100k.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>" --out data/tokenizer/cl100k
+    python bpe/run.py export gpt2 --special_tokens "<|im_start|>" "<|im_end|>" --out data/tokenizer/chat
+
+    python bpe/run.py export cl100k_base.tiktoken --pattern gpt4 --special_tokens "<|endoftext|>=100257"
+    "<|endofprompt|>=100276" --out data/tokenizer/cl100k     (ids in between become <|unused_100256|> and so on)
     """
 
     tokenizer: tyro.conf.Positional[str]  # gpt2, a tokenizer's folder, or its file (tokenizer.json, vocab.json, ranks)
     out: Path  # folder to write
     pattern: str | None = None  # split of a tokenizer file that does not hold it (rank file, vocab.json)
-    special_tokens: tuple[str, ...] = ()  # special tokens of a rank file, in order of the ids it leaves free
+    # special tokens of a rank file: in order of the ids left free, or TEXT=ID; of any other: more, behind its ids
+    special_tokens: tuple[str, ...] = ()
     missing_bytes: bool = False  # take a tokenizer.json without tokens for some bytes, which no text may hold (SmolLM2)
 
 
@@ -27,5 +33,15 @@ def run(settings: Export) -> None:
     """Read one, write the others. Raises InputError for anything the user can mend."""
     given = settings.pattern, settings.special_tokens, settings.missing_bytes
     vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
+    more = [named_id(text) for text in settings.special_tokens]
+    if not tokenizer_folder.names_special_tokens(settings.tokenizer):  # then some were needed to read it
+        more = [(text, n) for text, n in more if text not in vocabulary.special_tokens]
+    for text, n in more:
+        if n is not None:
+            raise InputError(f"--special_tokens {text}={n}: only a rank file leaves ids to choose; leave ={n} out")
+    vocabulary = vocabulary.with_special_tokens([text for text, _ in more])
     names = tokenizer_folder.save(vocabulary, settings.out)
+    given = [(vocabulary.special_tokens[text], text) for text, _ in map(named_id, settings.special_tokens)]
+    if given:
+        print(f"special tokens: {', '.join(f'{text} {n}' for n, text in sorted(given))}")
     print(f"wrote {len(vocabulary):,} tokens to {settings.out}: {', '.join(names)}")

@@ -40,7 +40,7 @@ class Train:
     shard: str = ""  # i/n, from 0/n to n-1/n: count only this part of the text, for --save_counts
     save_counts: Path | None = None  # file (.npz) for the counts, to be merged later by --counts
     counts: tuple[Path, ...] = ()  # files of counts to train on, instead of text
-    extend: str | None = None  # tokenizer to add merges to; its ids stay as they are
+    extend: str | None = None  # tokenizer to add merges to; its ids stay as they are; give the --ties of its training
 
 
 def run(settings: Train) -> None:
@@ -74,6 +74,9 @@ def run(settings: Train) -> None:
             vocabulary = fast.extend(known, counts, settings.vocab_size, settings.ties, bar.update)
         else:
             vocabulary = fast.merge(counts, settings.vocab_size, settings.ties, bar.update)
+    if known:  # no file says under which rule it was trained
+        print(f"the new merges follow the tie rule {settings.ties}: --ties must be the rule of the first training for"
+              " the result to equal training at once")
     made = len(vocabulary.merges) - (len(known.merges) if known else 0)
     print(f"made {_n(made, 'merge')} in {time.perf_counter() - start:.2f} s")
     names = tokenizer_folder.save(vocabulary, settings.out)
@@ -86,6 +89,8 @@ def _check(settings: Train, known: Vocabulary | None) -> None:
     """Refuse what cannot work, before anything slow begins."""
     if settings.out is None and settings.save_counts is None:
         raise InputError("--out FOLDER: where shall the tokenizer go?")
+    if not settings.files and not settings.counts:
+        text_files.refuse_swallowed("--special_tokens", settings.special_tokens)
     if bool(settings.files) == bool(settings.counts):
         raise InputError("give either text files or --counts FILES to train on")
     if settings.threads < 0:
@@ -211,7 +216,8 @@ def _summary(settings: Train, vocabulary: Vocabulary, names: list[str]) -> None:
     size = f"{len(vocabulary):,}"
     if len(vocabulary) < settings.vocab_size:
         print(f"note: no pair is left to merge; the vocabulary has {size} tokens, not {settings.vocab_size:,}")
-    longest = max(vocabulary.token_bytes, key=len)
+    special_ids = set(vocabulary.special_tokens.values())
+    longest = max((token for n, token in enumerate(vocabulary.token_bytes) if n not in special_ids), key=len)
     shown = repr(longest[:60].decode("utf-8", "backslashreplace"))
     print(f"vocabulary: {size} tokens, the longest {shown}" + f"… ({_n(len(longest), 'byte')})" * (len(longest) > 60))
     files = [path for path in settings.files if not text_files.is_stream(path)]

@@ -12,6 +12,7 @@ Words therefore come in the order in which the corpus first shows them, whatever
 
 import os
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from folder_swap import replacing_file
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials
 from text_files import Reading, documents, file_bytes, is_gzip, is_jsonl, is_stream, opened
-from vocabulary import InputError, to_bytes
+from vocabulary import InputError, check_several, to_bytes
 from word_table import WordCounter
 
 CHUNK = 1 << 20  # bytes read at a time: fits a core's cache
@@ -44,6 +45,7 @@ class Counts:
     special_tokens: tuple[str, ...]
     shard: tuple[int, int] = (0, 1)  # which part of the corpus, of how many
     replaced: int = 0  # sequences that were not UTF-8 and are U+FFFD now
+    whole: int = 0  # tells the files that this is a part of from others, by their sizes in order; 0: not known
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -68,6 +70,7 @@ class Counts:
                 data=self.data[: len(self.data) - PADDING],
                 sizes=np.diff(self.ends, prepend=0).astype(np.uint32),
                 counts=self.counts,
+                whole=np.array([self.whole]),
             )
 
     @classmethod
@@ -77,20 +80,21 @@ class Counts:
             with np.load(path, allow_pickle=False) as file:
                 form, texts, text_sizes = file["format"].tolist(), file["texts"].tobytes(), file["text_sizes"]
                 data, sizes, counts = file["data"], file["sizes"], file["counts"]
+                whole = int(file["whole"][0]) if "whole" in file else 0  # older files do not have it
             version, index, total, replaced = form
             cuts = np.cumsum(text_sizes).tolist()
             starts = [0, *cuts[:-1]]
             names = [texts[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, cuts, strict=True)]
             ends = np.cumsum(sizes, dtype=np.int64)
-            whole = len(ends) == len(counts) and (int(ends[-1]) if len(ends) else 0) == len(data)
-            if version != 1 or not whole or (counts < 1).any() or (sizes < 1).any():
+            fits = len(ends) == len(counts) and (int(ends[-1]) if len(ends) else 0) == len(data)
+            if version != 1 or not fits or (counts < 1).any() or (sizes < 1).any():
                 raise ValueError("its parts do not fit together")
         except OSError:
             raise
         except Exception:  # numpy raises many kinds for a damaged file
             raise InputError(f"{path}: not a file of counts, or damaged") from None
         padded = np.concatenate([data.astype(np.uint8), np.zeros(PADDING, np.uint8)])
-        return cls(padded, ends, counts.astype(np.int64), names[0], tuple(names[1:]), (index, total), replaced)
+        return cls(padded, ends, counts.astype(np.int64), names[0], tuple(names[1:]), (index, total), replaced, whole)
 
     @classmethod
     def merged(cls, parts: Sequence["Counts"]) -> "Counts":
@@ -112,6 +116,12 @@ class Counts:
             missing = [i for i in range(total) if (i, total) not in shards]
             if missing:
                 raise InputError(f"counts: of {total} shards, {missing} are missing")
+            known = [part for part in parts if part.shard[1] == total and part.whole]
+            if len({part.whole for part in known}) > 1:
+                other = next(part for part in known if part.whole != known[0].whole)
+                a, b = (f"{part.shard[0]}/{total}" for part in (known[0], other))
+                raise InputError(f"counts: shards {a} and {b} are parts of different texts: count the same files, in"
+                                 " the same order, in every shard")
         if len(parts) == 1:
             return first
         counter = WordCounter()
@@ -311,14 +321,17 @@ def count(
     done since the last call) is called from several threads. InputError for one str or bytes in place of several.
     """
     compile_pattern(pattern)
+    check_several("special_tokens", special_tokens)
     special_tokens = tuple(special_tokens)
     if errors not in ("strict", "replace", "bytes"):
         raise InputError(f"errors: {errors!r} is none of strict, replace, bytes")
+    if threads is not None and threads < 0:
+        raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
     index, shards = shard
     if not 0 <= index < shards:
         raise InputError(f"shard: {index}/{shards}: the first number runs from 0 to {shards - 1}")
     progress = progress or (lambda done: None)
-    cutter = Cutter(pattern, special_tokens)
+    cutter, whole = Cutter(pattern, special_tokens), 0
     if isinstance(sources, str | bytes | bytearray):
         raise InputError(f"sources: one {type(sources).__name__}, not several; give it in a list")
     if texts:
@@ -330,12 +343,14 @@ def count(
             counters[0].add(bytearray(data + bytes(PADDING)), len(data), f"text {number}", 0)
             progress(len(data))
     else:
-        counters = _count_files([Path(path) for path in sources], pattern, cutter, threads, shard, errors, progress)
+        paths = [Path(path) for path in sources]
+        counters = _count_files(paths, pattern, cutter, threads, shard, errors, progress)
+        whole = zlib.crc32(str([file_size(path) for path in paths]).encode()) if shards > 1 else 0
     total = counters[0].words
     for counter in counters[1:]:
         add_words(total, *counter.words.words())
     replaced = sum(counter.replaced for counter in counters)
-    return Counts(*total.words(), pattern, special_tokens, shard, replaced)
+    return Counts(*total.words(), pattern, special_tokens, shard, replaced, whole)
 
 
 def _chunks(path: Path, start: int, end: int, cutter: Cutter, reading: Reading) -> Iterator[tuple[bytearray, int, int]]:

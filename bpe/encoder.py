@@ -24,9 +24,9 @@ from coding import decode_ids, decoded_size, encode_pieces
 from counting import CLASSES, LONGEST, SCANNERS, blocks, cores
 from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
-from split import Cutter, compile_pattern, piece_ends, split_specials
+from split import Cutter, compile_pattern, piece_ends, possible_specials, split_specials
 from utf8 import write_utf8
-from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, to_bytes
+from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
@@ -77,15 +77,13 @@ class PieceCache:
 class Tokenizer:
     """Encodes and decodes with a Vocabulary. May be used from several threads at once.
 
-    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores. InputError
-    if it is negative, or the vocabulary has more than 1,048,576 tokens.
+    threads: how many encode_array, encode_batch and encode_stream use unless told otherwise; 0: all cores, there
+    too. InputError if it is negative, or the vocabulary has more than 1,048,576 tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, threads: int = 1):
-        if threads < 0:
-            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
         self.vocabulary = vocabulary
-        self.threads = threads or cores()
+        self.threads = self._how_many(threads)
         self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
         self._scan = SCANNERS.get(vocabulary.pattern)
         compile_pattern(vocabulary.pattern)
@@ -114,6 +112,12 @@ class Tokenizer:
         self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
+    def _how_many(self, threads: int | None) -> int:
+        """Threads to use: those of the tokenizer if None, all cores if 0."""
+        if threads is not None and threads < 0:
+            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
+        return self.threads if threads is None else threads or cores()
+
     def __getstate__(self) -> dict:
         """What is pickled: all but the caches, which fill again."""
         return self.__dict__ | {"_caches": []}
@@ -138,7 +142,7 @@ class Tokenizer:
     ) -> np.ndarray:
         """Ids of the text, uint16 or (above 65,536 tokens) uint32 [tokens]; special tokens as in `encode`."""
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
-        return self._encode(text, allowed, disallowed, threads or self.threads)
+        return self._encode(text, allowed, disallowed, self._how_many(threads))
 
     def encode_batch(
         self,
@@ -148,12 +152,13 @@ class Tokenizer:
         threads: int | None = None,
     ) -> list[np.ndarray]:
         """Ids of each text, in order."""
+        check_several("texts", texts, ", or encode one text with encode_array")
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
 
         def work(group: list[str | bytes]) -> list[np.ndarray]:
             return [self._encode(text, allowed, disallowed) for text in group]
 
-        groups = in_order(work, grouped(texts, AT_ONCE), threads or self.threads)
+        groups = in_order(work, grouped(texts, AT_ONCE), self._how_many(threads))
         return [ids for group in groups for ids in group]
 
     def encode_stream(
@@ -177,10 +182,13 @@ class Tokenizer:
         def work(block: bytes) -> np.ndarray:
             return self._encode_part(block, 0, len(block), allowed, disallowed)
 
-        return in_order(work, blocks(chunks, cutter), threads or self.threads)
+        return in_order(work, blocks(chunks, cutter), self._how_many(threads))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """Bytes of the ids. Raises InputError for a number that is no id, and for an array that is not 1-d."""
+        """Bytes of the ids. Raises InputError for a number that is no id, for text, for an array that is not 1-d."""
+        if isinstance(ids, str | bytes | bytearray):
+            kind = type(ids).__name__
+            raise InputError(f"ids: one {kind}, {ids[:20]!r}; give a list or an array of ids, [15496, 995]")
         known = len(self._spans)
         if isinstance(ids, np.ndarray):
             if ids.size and ids.dtype.kind not in "iu":
@@ -219,11 +227,13 @@ class Tokenizer:
         """(allowed, disallowed) special tokens as lists."""
         known = self.vocabulary.special_tokens
         for name, chosen in (("allowed_special", allowed), ("disallowed_special", disallowed)):
+            if chosen != "all":
+                check_several(name, chosen, ', or "all"')
             unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
             if unknown:
                 raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")
-        allowed = list(known) if allowed == "all" else list({*allowed, *self.vocabulary.added})
-        return allowed, [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
+        allowed = dict.fromkeys(known if allowed == "all" else [*allowed, *self.vocabulary.added])
+        return list(allowed), [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
     def _parts(
         self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]
@@ -235,7 +245,8 @@ class Tokenizer:
             return [(0, size, None)]
         text = data[:size].tobytes()
         parts = split_specials(text, allowed)
-        for special in disallowed:
+        possible = possible_specials(text, disallowed)
+        for special in filter(possible.__contains__, disallowed):
             token = to_bytes(special)
             if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
                 raise SpecialTokenInText(special)

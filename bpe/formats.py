@@ -5,7 +5,9 @@ merges.txt, tiktoken's rank file, and minbpe's readable .vocab listing (which is
     >>> parse_tokenizer_json(tokenizer_json(vocabulary)) == vocabulary
     True
 
-All but the listing hold ids, merges and bytes exactly. Every parser raises InputError that names the field at fault.
+tokenizer.json holds ids, merges, bytes and split exactly; vocab.json + merges.txt all but the split; a rank file ids
+and bytes, from which merges are found again, perhaps more than were trained. Every parser raises InputError that names
+the field at fault.
 """
 
 import base64
@@ -18,7 +20,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from linked_list import LinkedListTokenizer
-from vocabulary import InputError, Vocabulary, byte_order, mapped_code_points, to_bytes, without_token  # noqa: F401  (doctest)
+from vocabulary import (
+    MOST_TOKENS,
+    InputError,
+    Vocabulary,
+    byte_order,  # noqa: F401  (doctest)
+    mapped_code_points,
+    to_bytes,
+    without_token,
+)
 
 # The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
 # `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
@@ -123,7 +133,7 @@ def parse_pre_tokenizer(step: dict) -> str:
     if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
         raise InputError(
             f"pre_tokenizer: behavior {behavior[0]!r} with invert {behavior[1]!r} is not supported, only 'Isolated' and"
-            " False"
+            " False, or 'Removed' and True for the splits of gpt2 and gpt4"
         )
     return name
 
@@ -265,14 +275,15 @@ def rank_file(vocabulary: Vocabulary) -> str:
 
 
 def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ()) -> Vocabulary:
-    """Vocabulary of a rank file. It holds neither split nor specials: these take the ids left free, in order.
+    """Vocabulary of a rank file. It holds neither split nor specials: these take the ids left free, in order, or the
+    id that "TEXT=ID" names; what such ids leave free above the ranks becomes special tokens "<|unused_ID|>".
 
     tiktoken joins any two neighbours whose joined bytes are a token. So every way of cutting a token into two others
     becomes a merge, in the order of the tokens: the ids are tiktoken's on any text, not only those of training.
     InputError for a token that these do not lead to: tiktoken still takes a piece that is one token whole.
     """
     ids: dict[bytes, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.rstrip().splitlines(), 1):
         fields = line.split()
         try:
             encoded, rank = fields
@@ -283,10 +294,10 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
         if token in ids:
             raise InputError(f"line {number}: {token!r} is there twice")
         ids[token] = _token_id(rank, f"line {number}: rank")
-    if len(set(special_tokens)) < len(special_tokens):
-        raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
-    total = len(ids) + len(special_tokens)
-    token_bytes: list[bytes | None] = [None] * total
+    specials = _special_ids(special_tokens, set(ids.values()))
+    last = max(ids.values(), default=-1)
+    total = len(ids) + sum(n <= last for n in specials.values())
+    token_bytes: list[bytes | None] = [None] * max(total, *(n + 1 for n in specials.values()), 0)
     for token, n in ids.items():
         if n >= total:
             raise InputError(
@@ -296,8 +307,6 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
         if token_bytes[n] is not None:
             raise InputError(f"rank {n}: given to two tokens, {token_bytes[n]!r} and {token!r}")
         token_bytes[n] = token
-    free = [n for n in range(total) if token_bytes[n] is None]
-    specials = dict(zip(special_tokens, free, strict=True))
     for name, n in specials.items():
         token_bytes[n] = to_bytes(name)
     merges, merged_ids, sizes = [], [], set(map(len, ids))
@@ -313,6 +322,30 @@ def parse_rank_file(text: str, pattern: str, special_tokens: Sequence[str] = ())
     vocabulary = Vocabulary(token_bytes, merges, merged_ids, specials, pattern)
     _check_reachable(vocabulary)
     return vocabulary
+
+
+def named_id(special_token: str) -> tuple[str, int | None]:
+    """"<|end|>=300" -> ("<|end|>", 300); without an id ("<|end|>", None)."""
+    match = re.fullmatch(r"(.+)=([0-9]+)", special_token, re.DOTALL)
+    return (match[1], int(match[2][:9])) if match else (special_token, None)
+
+
+def _special_ids(special_tokens: Sequence[str], ranks: set[int]) -> dict[str, int]:
+    """Ids of the special tokens of a rank file, and of those that fill what is free between them and the ranks."""
+    ids = dict(map(named_id, special_tokens))
+    if len(ids) < len(special_tokens):
+        raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
+    named = [n for n in ids.values() if n is not None]
+    for text, n in ids.items():
+        if n in ranks or named.count(n) > 1:
+            raise InputError(f"special_tokens: {text}={n}: another token has the id {n}")
+        if n is not None and n >= MOST_TOKENS:
+            raise InputError(f"special_tokens: {text}={n}: ids are below {MOST_TOKENS:,}")
+    free = (n for n in range(MOST_TOKENS + len(ids)) if n not in ranks and n not in named)
+    ids = {text: next(free) if n is None else n for text, n in ids.items()}
+    taken = {*ranks, *ids.values()}
+    unused = [n for n in range(max(ranks, default=-1) + 1, max(taken, default=0)) if n not in taken]
+    return ids | {f"<|unused_{n}|>": n for n in unused}
 
 
 # ---- the listing for people

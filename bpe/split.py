@@ -10,6 +10,7 @@ hundred times faster and is tested against this file.
     [(0, 1, None), (1, 8, '<|end|>'), (8, 9, None)]
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
@@ -24,6 +25,7 @@ PATTERN_OF = {
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
     r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
 }
+FEW_SPECIALS = 4  # special tokens that are looked for one by one
 SECONDS_AT_LEAST = 5
 SECONDS_PER_MEGABYTE = 20  # time that `regex` may take; the named patterns need about 0.4
 IS_SPACE = np.zeros(256, bool)  # of a byte: whether it is white space of ASCII
@@ -82,19 +84,43 @@ def split_pieces(data: bytes, pattern: str) -> list[bytes]:
     return [data[a:b] for a, b in pairwise([0, *ends])]
 
 
-def split_specials(data: bytes | bytearray, specials: Iterable[str]) -> list[tuple[int, int, str | None]]:
-    """(start, end, special token or None) over all of `data`: leftmost first, the longest where two begin.
-
-    `bytes.find` for each token, which runs at memory speed, keeps the next place of each; a token that holds another,
-    as a line with `<|endoftext|>` does, is looked for around that one only.
-    """
-    holders: dict[bytes, list[tuple[int, bytes, str]]] = {}  # token -> those that hold it, itself too, and where
+@lru_cache(maxsize=64)
+def _holders(specials: tuple[str, ...]) -> tuple[dict[bytes, list[tuple[int, bytes, str]]], re.Pattern]:
+    """{core: [(where it holds the core, token, text), ...]}, no core holding another, and what finds any core."""
+    holders: dict[bytes, list[tuple[int, bytes, str]]] = {}
     for token, text in sorted(((to_bytes(text), text) for text in specials), key=lambda item: len(item[0])):
         core = next((core for core in holders if core in token), token)
         holders.setdefault(core, []).append((token.find(core), token, text))
     for those in holders.values():
         those.sort(key=lambda holder: (-holder[0], -len(holder[1])))  # the first that fits begins first, or is longer
-    next_at = {core: data.find(core) for core in holders}
+    return holders, re.compile(b"|".join(map(re.escape, holders)))
+
+
+def _occurring(data: bytes | bytearray, holders: dict, any_core: re.Pattern) -> Iterable[bytes]:
+    """The cores that occur in `data`: many are looked for at once, for most of them are in no text."""
+    if len(holders) <= FEW_SPECIALS:
+        return holders
+    found, at = set(), 0
+    while match := any_core.search(data, at):
+        found.add(match[0])
+        at = match.start() + 1  # the next one may overlap it
+    return [core for core in holders if core in found]
+
+
+def possible_specials(data: bytes | bytearray, specials: Iterable[str]) -> set[str]:
+    """Those of the special tokens that `data` may hold; it holds none of the others."""
+    holders, any_core = _holders(tuple(specials))
+    return {text for core in _occurring(data, holders, any_core) for _, _, text in holders[core]}
+
+
+def split_specials(data: bytes | bytearray, specials: Iterable[str]) -> list[tuple[int, int, str | None]]:
+    """(start, end, special token or None) over all of `data`: leftmost first, the longest where two begin.
+
+    `bytes.find` for each token that occurs, which runs at memory speed, keeps the next place of each; a token that
+    holds another, as a line with `<|endoftext|>` does, is looked for around that one only.
+    """
+    holders, any_core = _holders(tuple(specials))
+    next_at = {core: data.find(core) for core in _occurring(data, holders, any_core)}
     parts: list[tuple[int, int, str | None]] = []
     at = 0
     while any(place >= 0 for place in next_at.values()):

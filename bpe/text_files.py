@@ -13,7 +13,7 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import BinaryIO
 from vocabulary import InputError, to_bytes
 
 END_OF_TEXT = "<|endoftext|>"
+NOT_TEXT = (".json", ".ndjson", ".parquet", ".csv", ".tsv")  # names of files whose texts have to be taken out first
 NEWLINES = ("", "\n", "\r\n")
 SEPARATORS = tuple(before + END_OF_TEXT + after for before in NEWLINES for after in NEWLINES)  # as in `documents`
 BLOCK = 1 << 20  # bytes read at a time
@@ -37,14 +38,26 @@ class Reading:
     size: int = 0  # their bytes
 
 
+def refuse_swallowed(flag: str, values: Sequence[str]) -> None:
+    """InputError, where files are missing, if the last value of a flag that takes several is a file."""
+    if values and Path(values[-1]).is_file():
+        given = " ".join(values)
+        raise InputError(f"{flag} {given}: takes all words up to the next flag; put {values[-1]} before {flag}")
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, unpacked if its name ends in .gz; InputError for one that is missing or damaged."""
+    """A file's bytes, unpacked if its name ends in .gz; InputError for one that is missing, damaged or no text."""
     if str(path) == "-":
         yield sys.stdin.buffer
         return
     if path.is_dir():
         raise InputError(f"{path}: is a folder; name the files in it ({path}/*)")
+    if path.is_file() and path.name.lower().removesuffix(".gz").endswith(NOT_TEXT):
+        raise InputError(
+            f"{path}: holds texts among other things; take them out first:"
+            f" python data/prepare.py file {path} --name NAME (then data/text/NAME)"
+        )
     try:
         with gzip.open(path) if is_gzip(path) else open(path, "rb") as file:
             yield file
@@ -82,6 +95,22 @@ def blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:
             offset += cut
         if rest:
             yield checked_utf8(rest, f"{path}: byte", offset, reading)
+
+
+def text_blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[bytes]:
+    """As `blocks`; of .jsonl the documents, each followed by the line that would end it in a .txt."""
+    if not is_jsonl(path):
+        yield from blocks(path, reading, size)
+        return
+    text, size = b"", max(size, 4)  # no character is longer
+    for document, _ in documents(path, reading):
+        text += document + f"\n{END_OF_TEXT}\n".encode()
+        while len(text) > size:
+            cut = size - _incomplete_character(text[:size])
+            yield text[:cut]
+            text = text[cut:]
+    if text:
+        yield text
 
 
 def _incomplete_character(block: bytes) -> int:

@@ -39,17 +39,28 @@ class Source:
         number = 0  # of the document, over all files
         top, bottom = self.share.as_integer_ratio()
         for path in self.files:
+            first = number
             before = b""  # the end of the document so far, where `allowed` may have begun
             for part, ends in documents(path, reading):
                 if ((number + 1) * top // bottom > number * top // bottom) == self.taken:
                     if closing in part or closing in before + part[: len(closing)]:
-                        raise InputError(f"{path}: a document contains {allowed!r}, which must only end documents")
+                        raise InputError(_contains(path, allowed, number - first + 1))
                     yield part + closing if ends else part
                 else:
                     reading.size -= len(part)
                     reading.documents -= ends
                 number += ends
                 before = b"" if ends else (before + part[-len(closing) :])[-len(closing) :]
+
+
+def _contains(path: Path, end_of_text: str, number: int) -> str:
+    instead = (
+        f"python data/prepare.py file {path} --name NAME --marker_in_text break (or split) takes it out"
+        if end_of_text == END_OF_TEXT
+        else "choose another --end_of_text"
+    )
+    what = f"{end_of_text!r}, which must only end documents (number {number} of those with text)"
+    return f"{path}: a document contains {what}; {instead}"
 
 
 def sources(inputs: list[Path], val_fraction: float) -> dict[str, Source]:

@@ -18,9 +18,10 @@ from gpt2_files import gpt2_paths
 from pattern import check as check_pattern
 from pattern import portable
 from text_files import END_OF_TEXT
-from vocabulary import InputError, Vocabulary
+from vocabulary import InputError, Vocabulary, check_several
 
 NAMES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "ranks.tiktoken")
+GPT2_NAMES = ("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")
 
 
 def load(
@@ -30,18 +31,18 @@ def load(
 
     `missing_bytes` also takes a tokenizer.json without tokens for some bytes, as SmolLM2's.
     `pattern` and `special_tokens` add what vocab.json + merges.txt (the split, else GPT-2's; special tokens that do not
-    look like it) and rank files (the split, the special tokens) do not hold. Raises InputError, naming file and field.
+    look like it) and rank files (the split; the special tokens, as "TEXT" or "TEXT=ID") do not hold. Raises InputError,
+    naming file and field.
     """
+    check_several("special_tokens", special_tokens)
     path = Path(source)
     pattern = portable(pattern)
     if source == "gpt2":  # a folder of that name is ./gpt2
         return _parsed(*gpt2_paths(), "gpt2", special_tokens)
-    if path.is_dir():
-        names = ("tokenizer.json", "vocab.json", "encoder.json")
-        path = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    path = _file_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such tokenizer; give a folder, a tokenizer.json, vocab.json, rank file or gpt2")
-    if path.name.endswith(("vocab.json", "encoder.json", "merges.txt", "vocab.bpe")):
+    if path.name.endswith(GPT2_NAMES):
         return _parsed(*_vocab_and_merges(path), pattern or "gpt2", special_tokens)
     text = _read(path)
     try:
@@ -56,6 +57,20 @@ def load(
         return formats.parse_rank_file(text, pattern, special_tokens)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _file_of(path: Path) -> Path:
+    """The file that is read: in a folder tokenizer.json, else GPT-2's."""
+    names = ("tokenizer.json", "vocab.json", "encoder.json")
+    return next((path / name for name in names if (path / name).is_file()), path / names[0]) if path.is_dir() else path
+
+
+def names_special_tokens(source: str | Path) -> bool:
+    """Whether what `load` would read holds all its special tokens, as tokenizer.json and gpt2 do."""
+    path = _file_of(Path(source))
+    if source == "gpt2" or path.name.endswith(GPT2_NAMES):
+        return source == "gpt2"
+    return _read(path).lstrip().startswith("{")
 
 
 def _vocab_and_merges(path: Path) -> tuple[Path, Path]:
@@ -104,8 +119,9 @@ def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
     return contents
 
 
-def check(folder: Path) -> None:
+def check(folder: str | Path) -> None:
     """InputError if a tokenizer cannot go there: a file, or the folder of a model, whose tokenizer it would replace."""
+    folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -113,13 +129,14 @@ def check(folder: Path) -> None:
             raise InputError(f"{folder}: holds a model ({entry.name}); choose another folder for the tokenizer")
 
 
-def save(vocabulary: Vocabulary, folder: Path) -> list[str]:
+def save(vocabulary: Vocabulary, folder: str | Path) -> list[str]:
     """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix
     (but in the folder where we stand, or one with subfolders: see folder_swap.py).
 
     Whatever else the user keeps in the folder stays there; InputError as of `check`.
     """
     check(folder)
+    folder = Path(folder)
     name = folder.resolve().name
     contents = files(vocabulary, name)
     with replacing(folder, {*NAMES, f"{name}.vocab"}.__contains__, last="tokenizer.json") as beside:

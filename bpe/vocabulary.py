@@ -7,7 +7,7 @@ order, its special tokens and the pattern that splits text into pieces.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Literal, get_args
@@ -41,8 +41,16 @@ def check_ties(ties: str) -> None:
         raise InputError(f"ties: {ties!r} is none of {', '.join(get_args(Ties))}")
 
 
+def check_several(name: str, given: object, otherwise: str = "") -> None:
+    """Raise InputError for one text in place of several: taken as a collection it would be its letters."""
+    if isinstance(given, str | bytes | bytearray):
+        kind = type(given).__name__
+        raise InputError(f"{name}: one {kind}, {given!r}, not several; give a list, [{given!r}]{otherwise}")
+
+
 def check_size(vocab_size: int, special_tokens: Collection[str] = (), name: str = "vocab_size") -> None:
     """Raise InputError, which begins with `name`, if the bytes and special tokens find no room, or ids are too many."""
+    check_several("special_tokens", special_tokens)
     least = 256 + len(special_tokens)
     if vocab_size < least:
         raise InputError(f"{name} {vocab_size}: 256 bytes + {len(special_tokens)} special tokens need at least {least}")
@@ -111,6 +119,7 @@ class Vocabulary:
         The merges' ids already count the specials in front. `specials_first` is Hugging Face's order, last is
         tiktoken's and minbpe's.
         """
+        check_several("special_tokens", special_tokens)
         specials = [to_bytes(text) for text in special_tokens]
         tokens = specials if specials_first else []
         tokens = tokens + [bytes([byte]) for byte in bytes_in_order]
@@ -126,6 +135,19 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.token_bytes)
+
+    def with_special_tokens(self, texts: Sequence[str]) -> "Vocabulary":
+        """More special tokens, behind the last id: InputError for one that is there already or cannot be seen."""
+        known = dict(self.special_tokens)
+        for text in texts:
+            if text in known:
+                raise InputError(f"special_tokens: {text!r} is there already, with id {known[text]}; leave it out")
+            if not text.strip() or not text.isprintable():
+                raise InputError(f"special_tokens: {text!r} must be printable text, and not only spaces")
+            if to_bytes(text) in self.token_bytes:
+                raise InputError(f"special_tokens: {text!r} is spelled like an ordinary token; choose a longer text")
+            known[text] = len(known) - len(self.special_tokens) + len(self)
+        return replace(self, token_bytes=[*self.token_bytes, *map(to_bytes, texts)], special_tokens=known)
 
     @cached_property
     def byte_ids(self) -> list[int]:

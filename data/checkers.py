@@ -79,8 +79,12 @@ def answer(check: dict, reply: str) -> bool:
 
 def number(check: dict, reply: str) -> bool:
     """A short reply whose only number is check["value"], in digits or as a word."""
-    found = [float(word) if word.isdigit() else NUMBERS.index(word)
-             for word in re.findall(r"\w+", reply.casefold()) if (word.isascii() and word.isdigit()) or word in NUMBERS]
+    found = []
+    for word in re.findall(r"[-−]?\w+(?:-\w+)*", reply.casefold()):  # -3 is not 3, thirty-three not three
+        size = word.lstrip("-−")
+        if (size.isascii() and size.isdigit()) or size in NUMBERS:
+            value = float(size) if size.isdigit() else NUMBERS.index(size)
+            found.append(value if size == word else -value)
     return len(reply.split()) <= 8 and found == [check["value"]]
 
 

@@ -12,8 +12,10 @@ from kinds import (
     CHOICE_EXTRAS,
     CHOICE_FIELDS,
     INSTRUCTION_FIELDS,
+    OTHER_FIELDS,
     WANTED,
     TextSplit,
+    as_instruction,
     choice_of,
     instruction_of,
     kind_of,
@@ -49,13 +51,14 @@ def detect_kind(path: Path, text_field: str) -> str:
     """Tell the kind by the file's first record; .txt files are text."""
     if suffix_of(path) in TEXT_SUFFIXES:
         return "text"
-    columns = [text_field, *CHOICE_FIELDS, *sum(INSTRUCTION_FIELDS, ())]
+    columns = [text_field, *CHOICE_FIELDS, *sum(INSTRUCTION_FIELDS, ()), *OTHER_FIELDS]
     where, record = next(records(path, Reading(errors="replace"), columns), (None, None))
     if record is None:
         raise InputError(f"{path}: no record in it")
     kind = kind_of(record, text_field)
     if kind is None:
-        raise wrong_fields(where, record, "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items()))
+        wanted = "; or ".join(f"{fields} ({kind})" for kind, fields in WANTED.items())
+        raise wrong_fields(where, record, f"{wanted}. If another field is the text: --text_field NAME")
     return kind
 
 
@@ -100,17 +103,21 @@ def _progress_bar(total: int, label: str):
 
 def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options) -> dict[Path, str]:
     split = TextSplit(base, options.val_share, options.reading.noticed)
+    held_out, trained_on = Counter(), set()  # hashes of documents of --val
     with split:
         side = path = None
         for path in val_files:
             side = "train"
             for document in _documents(path, options):
                 split.add(document, "val")
+                held_out[hash(document.strip())] += 1
         if side:
             split.require("val", path)
         for path in files:
             for document in _documents(path, options):
                 split.add(document, side)
+                if held_out and hash(document.strip()) in held_out:
+                    trained_on.add(hash(document.strip()))
                 if split.bytes["train"] >= options.max_bytes:
                     break
             if split.bytes["train"] >= options.max_bytes:
@@ -119,6 +126,9 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
             split.require("train", path)
         else:
             split.settle(str(path))
+    held_out.pop(hash(b""), None)  # nothing is the same as nothing
+    if count := sum(held_out[n] for n in trained_on):
+        options.reading.noticed["validation documents that are trained on as well"] = count
     return {
         base / f"{side}.txt": f"{split.documents[side]:,} documents, {split.bytes[side]:,} bytes"
         for side in ("train", "val")
@@ -150,14 +160,16 @@ def _records(
 def _write_instructions(
     base: Path, files: Iterable[Path], val_files: Iterable[Path], options: Options
 ) -> dict[Path, str]:
-    schema = None
+    schema, left_out = None, Counter()
 
     def check(where: str, record: dict) -> dict:
         nonlocal schema
+        record = as_instruction(where, record, options.reading.noticed)
         schema, kept = instruction_of(where, record, schema)
+        left_out.update(name for name, value in record.items() if name not in kept and value not in (None, "", [], {}))
         return kept
 
-    columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()))
+    columns = ("input", "family", "check", *sum(INSTRUCTION_FIELDS, ()), *OTHER_FIELDS)
     val_files = list(val_files)
     val = list(_records(val_files, columns, options, check))
     train = list(_records(files, columns, options, check))
@@ -177,6 +189,9 @@ def _write_instructions(
             raise InputError(f"{sizes}: training and validation need one each at least; --val_records N")
         train, val = train[:-held_out], train[-held_out:]
     _compare_sides(train, val, schema, options.reading.noticed)
+    if left_out:  # of Parquet only the columns that are asked for are read
+        names = ", ".join(f"{name} of {count:,}" for name, count in left_out.items())
+        options.reading.noticed[f"fields of records, left out ({names})"] = len(left_out)
     sides = {base.with_name(f"{base.name}_{side}.json"): items for side, items in (("train", train), ("val", val))}
     for path, items in sides.items():
         write_array(path, items)

@@ -1,7 +1,8 @@
 """The three kinds of data in data/README.md: their fields, and the writing of them, split into train and val.
 
 text          {"text"}                                                    -> text/NAME/{train,val}.txt
-instructions  {"instruction", "input", "output"} or {"prompt", "completion"} or {"text", "label"}
+instructions  {"instruction", "input", "output"} or {"prompt", "completion"} or {"text", "label"}, or what
+              `as_instruction` makes the first of: a chat, question + answer ...
 -> instructions/NAME_{train,val}.json
 choices       {"ctx", "endings", "label"}                                 -> choices/NAME.jsonl
 """
@@ -19,11 +20,17 @@ END = f"\n{MARKER}\n".encode()
 CHUNK = 2**20  # bytes buffered per file: 1 MiB
 BROKEN_MARKER = MARKER.replace("|>", " |>")  # reads almost the same, and ends no document
 INSTRUCTION_FIELDS = (("instruction", "output"), ("prompt", "completion"), ("text", "label"))
+PAIRS = (("instruction", "response"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
+         ("input", "output"))  # other names of instruction and output
+CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}  # lists of who says what
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
+OTHER_FIELDS = ("context", *CHATS, *dict.fromkeys(sum(PAIRS, ())))
 CHOICE_FIELDS = ("ctx", "endings", "label")
 CHOICE_EXTRAS = ("activity_label", "ctx_a", "ctx_b", "split", "split_type", "source", "source_id", "family")
 WANTED = {
     "text": "text",
-    "instructions": "instruction (+ input) + output, or prompt + completion, or text + label",
+    "instructions": "instruction (+ input) + output, or prompt + completion, or text + label"
+    " (or a chat: messages, conversations; or question + answer, prompt + response, input + output)",
     "choices": "ctx + endings + label",
 }
 
@@ -34,7 +41,10 @@ def kind_of(record: dict, text_field: str) -> str | None:
         return "choices"
     if any(all(name in record for name in names) for names in INSTRUCTION_FIELDS):
         return "instructions"
-    return "text" if text_field in record else None
+    if text_field in record:
+        return "text"
+    other = any(all(name in record for name in names) for names in PAIRS) or any(name in record for name in CHATS)
+    return "instructions" if other else None
 
 
 def wrong_fields(where: str, record: dict, wanted: str) -> InputError:
@@ -162,6 +172,43 @@ class TextSplit:
         self.add(parts[0], "train")
         self.add(parts[1], "val")
         self.noticed["document cut in two, its end being the validation text"] += 1
+
+
+def as_instruction(where: str, record: dict, noticed: Counter) -> dict:
+    """A record of other usual fields as instruction, input, output and what else it has; any other as it is."""
+    if any(all(name in record for name in names) for names in INSTRUCTION_FIELDS):
+        return record
+    for question, answer in PAIRS:
+        if question in record and answer in record:
+            rest = {name: value for name, value in record.items() if name not in (question, answer)}
+            context = rest.get("input") is None and isinstance(rest.get("context"), str)
+            if context:
+                rest["input"] = rest.pop("context")
+            to = f"instruction{' + input' * context} + output"
+            noticed[f"records of {question}{' + context' * context} + {answer}, taken as {to}"] += 1
+            return rest | {"instruction": record[question], "output": record[answer]}
+    for name in CHATS:
+        if name in record:
+            rest = {key: value for key, value in record.items() if key != name}
+            return rest | _first_exchange(where, name, record[name], noticed)
+    return record
+
+
+def _first_exchange(where: str, name: str, turns: Any, noticed: Counter) -> dict:
+    """Instruction and output of a chat: what the system says, a blank line, the user's words; the assistant's."""
+    who, what = CHATS[name]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and turn.keys() >= {who, what} for turn in turns):
+        raise InputError(f"{where}: {name} is {json.dumps(turns, default=str)[:40]}, wanted a list of {who} + {what}")
+    roles = [ROLES.get(str(turn[who]), str(turn[who])) for turn in turns]
+    at = next((n for n in range(len(roles)) if roles[n : n + 2] == ["user", "assistant"]), None)
+    if at is None:
+        raise InputError(f"{where}: {name} are of {', '.join(roles) or 'nobody'}; wanted user, then assistant")
+    system = [turns[n] for n in range(at) if roles[n] == "system"]
+    noticed[f"chats ({name}), taken as instruction + output"] += 1
+    if left_out := len(turns) - len(system) - 2:
+        noticed["messages of chats beside their first exchange, left out"] += left_out
+    words = [_string(turn, what, where) for turn in (*system, turns[at])]
+    return {"instruction": "\n\n".join(filter(None, words)), "output": _string(turns[at + 1], what, where)}
 
 
 def instruction_of(where: str, record: dict, first: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict]:

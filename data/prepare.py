@@ -71,7 +71,8 @@ class File:
         """Convert, and print what was made."""
         check_limits(self.val_share, self.max_mb, self.val_records)
         if not self.paths:
-            raise InputError("no file given: python data/prepare.py file PATH... --name NAME")
+            taken = f" ({self.val[-1]} is taken for --val, as all words up to the next flag)" if self.val else ""
+            raise InputError(f"no file given: python data/prepare.py file PATH... --name NAME{taken}")
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise InputError(f"--name {self.name!r}: letters, digits, dot, dash and underscore only")
         if self.name.lower() == "stories":  # macOS takes Stories for the same folder
@@ -83,6 +84,7 @@ class File:
         if both := set(map(Path.resolve, files)) & set(map(Path.resolve, val_files)):
             raise InputError(f"{min(both)} is given for training and for validation")
         kind = detect_kind(files[0], self.text_field) if self.kind == "auto" else self.kind
+        check_text_flags(kind, self.val_share, self.max_mb)
         refuse_own_outputs(kind, self.name, files + val_files, self.out)
         options = Options(
             text_field=self.text_field,
@@ -113,6 +115,7 @@ class Public:
         """Fetch, convert, and print what was made."""
         check_limits(self.val_share, self.max_mb, self.val_records)
         public = SETS[self.name]
+        check_text_flags(public.kind, self.val_share, self.max_mb)
         wanted = 1 if public.many and self.max_mb == float("inf") else len(public.train)
         wanted = wanted if self.files is None else self.files
         if not 0 < wanted <= len(public.train):
@@ -163,6 +166,15 @@ def check_limits(val_share: float, max_mb: float, val_records: int | None) -> No
         raise InputError(f"--max_mb {max_mb:g}: must be more than 0")
     if val_records is not None and val_records < 1:
         raise InputError(f"--val_records {val_records}: must be at least 1")
+
+
+def check_text_flags(kind: str, val_share: float, max_mb: float) -> None:
+    """Refuse for instructions and choices what would have no effect."""
+    instead = "; --val_records N of them are held out" if kind == "instructions" else ""
+    if kind != "text" and val_share != Options.val_share:
+        raise InputError(f"--val_share {val_share:g}: is for text, these are {kind}{instead}")
+    if kind != "text" and max_mb != float("inf"):
+        raise InputError(f"--max_mb {max_mb:g}: is for text, these are {kind}, which are taken whole")
 
 
 def list_sets() -> str:

@@ -22,7 +22,9 @@ from typing import Any, BinaryIO
 from staging import MARKER, InputError
 
 TEXT_SUFFIXES = (".txt", ".txt.gz")
-RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
+RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet")
+LINE_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")  # a record a line, nothing else
+TABLES = {".csv": "", ".csv.gz": "", ".tsv": ', delimiter="\\t"', ".tsv.gz": ', delimiter="\\t"'}
 CHUNK = 2**20  # bytes per read: 1 MiB
 LARGEST_DOCUMENT = 512 * 10**6  # bytes
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -58,6 +60,8 @@ def find_files(paths: list[Path]) -> list[Path]:
             files += inside
         elif not path.exists():
             raise InputError(f"no such file: {path}")
+        elif suffix_of(path) in TABLES:
+            raise InputError(f"{path}: is a table; make JSON lines of its rows first: {_rows_of(path)} >rows.jsonl")
         elif suffix_of(path) not in known:
             raise InputError(f"{path}: the format is told by the ending, one of {', '.join(known)}; rename it")
         else:
@@ -67,6 +71,13 @@ def find_files(paths: list[Path]) -> list[Path]:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
     return files
+
+
+def _rows_of(path: Path) -> str:
+    """A command line that prints the rows of a table as JSON, with the fields that its first line names."""
+    show = "gzip -dc" if path.name.lower().endswith(".gz") else "cat"
+    rows = f"csv.DictReader(sys.stdin{TABLES[suffix_of(path)]})"
+    return f"{show} {path} | python -c 'import csv, json, sys; [print(json.dumps(row)) for row in {rows}]'"
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -149,13 +160,13 @@ def text_documents(path: Path, reading: Reading) -> Iterator[bytes]:
 
 
 def records(path: Path, reading: Reading, columns: list[str] | None = None) -> Iterator[tuple[str, dict]]:
-    """Records of a .jsonl, .json or Parquet file, each with the words that say where it stands.
+    """Records of a .jsonl (or .ndjson), .json or Parquet file, each with the words that say where it stands.
 
     `columns` spares Parquet the others. A .json file is an array of objects, or JSON lines.
     """
     if suffix_of(path) == ".parquet":
         items = _parquet_rows(path, reading, columns)
-    elif suffix_of(path).startswith(".json") and not suffix_of(path).startswith(".jsonl") and _is_array(path):
+    elif suffix_of(path) not in LINE_SUFFIXES and _is_array(path):
         items = _array_items(path, reading)
     else:
         items = _json_lines(path, reading)
@@ -183,7 +194,7 @@ def _parse(text: str, where: str, hint: str = "") -> Any:
 
 
 def _json_lines(path: Path, reading: Reading) -> Iterator[tuple[str, Any]]:
-    is_lines = suffix_of(path).startswith(".jsonl")
+    is_lines = suffix_of(path) in LINE_SUFFIXES
     hint = "" if is_lines else "; a .json file holds an array of objects, or one object a line"
     for number, (offset, line) in enumerate(_pieces(path, b"\n", reading), 1):
         if offset == 0:

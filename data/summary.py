@@ -37,16 +37,17 @@ def size(path: Path) -> str:
 
 
 def tokenizer_lines(name: str) -> list[str]:
-    """Bytes per token on the validation text, beside GPT-2's."""
+    """Bytes per token on the validation text, beside GPT-2's: both of the whole file, as `compare` counts them."""
+    row = read(DATA / "runs" / "bpe" / f"{name}-compare.json").get("val.txt", {})
+    ours, gpt2 = row.get(f"data/tokenizer/{name}") or row.get(name), row.get("gpt2")  # a path where NAME is gpt2
+    if ours and gpt2:
+        of_gpt2 = f"   GPT-2's {gpt2['bytes'] / gpt2['tokens']:.2f} (50,257 tokens)"
+        return [f"bytes per token on val.txt   ours {ours['bytes'] / ours['tokens']:.2f}{of_gpt2}"]
     val = read(DATA / "tokens" / name / "manifest.json").get("shards", {}).get("val", [])
     tokens = sum(shard["tokens"] for shard in val)
     if not tokens:
         return []
-    lines = [f"bytes per token on val.txt   ours {sum(shard['bytes'] for shard in val) / tokens:.2f}"]
-    gpt2 = read(DATA / "runs" / "bpe" / f"{name}-compare.json").get("val.txt", {}).get("gpt2")
-    if gpt2:
-        lines[0] += f"   GPT-2's {gpt2['bytes'] / gpt2['tokens']:.2f} (50,257 tokens)"
-    return lines
+    return [f"bytes per token on val.txt   ours {sum(shard['bytes'] for shard in val) / tokens:.2f}"]
 
 
 def base_lines(name: str) -> list[str]:

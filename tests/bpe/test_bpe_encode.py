@@ -9,15 +9,17 @@ import threading
 import time
 from pathlib import Path
 
+import counting
 import fast
 import numpy as np
 import pytest
+import tokenizer_folder
 from basic import BasicTokenizer
 from counting import cores
 from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from split import PATTERN_OF
+from split import PATTERN_OF, possible_specials
 from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +151,16 @@ def test_special_tokens_follow_tiktokens_rules(gpt2, oracle):
         gpt2.encode(text)
     with pytest.raises(InputError, match="no special token"):
         gpt2.encode(text, allowed_special={"<|nope|>"})
+
+
+def test_many_special_tokens_that_do_not_occur_are_not_looked_for_one_by_one(gpt2, monkeypatch):
+    many = Tokenizer(gpt2.vocabulary.with_special_tokens([f"<|{n}|>" for n in range(256)]))
+    text = f"one <|7|><|> two{END} " * 3
+    assert many.encode(text, allowed_special="all")[1:3] == [220, 50264]
+    assert len(possible_specials(text.encode(), list(many.vocabulary.special_tokens))) == 2
+    with pytest.raises(SpecialTokenInText, match=r"'<\|7\|>'"):
+        many.encode(text, allowed_special={END})
+    assert many.encode(text, allowed_special={END}, disallowed_special={"<|8|>"}) == gpt2.encode(text, "all")
 
 
 def test_the_longest_special_token_wins():
@@ -339,10 +351,30 @@ def test_no_threads_are_all_cores_and_bytes_are_no_stream(gpt2):
     assert Tokenizer(gpt2.vocabulary, threads=0).threads == cores()
     with pytest.raises(InputError, match="threads: -1"):
         Tokenizer(gpt2.vocabulary, threads=-1)
+    assert gpt2.encode_array("hi " * 300_000, threads=0).tolist() == gpt2.encode("hi " * 300_000)
+    for call in (gpt2.encode_array, gpt2.encode_batch, gpt2.encode_stream, lambda text, threads: counting.count(
+        [text], threads=threads, texts=True)):  # fmt: skip
+        with pytest.raises(InputError, match="threads: -1"):
+            call(["a"], threads=-1)
     for whole in (b"hello", bytearray(b"hello"), memoryview(b"hello")):
         with pytest.raises(InputError, match=r"chunks: one .* in a list"):
             gpt2.encode_stream(whole)
     assert np.concatenate(list(gpt2.encode_stream(["hello"]))).tolist() == gpt2.encode("hello")
+
+
+def test_one_text_in_place_of_several_is_not_its_letters(gpt2):
+    for call in (
+        lambda: gpt2.encode("ab", allowed_special="ab"), lambda: gpt2.encode("ab", disallowed_special="ab"),
+        lambda: gpt2.encode_batch("ab"), lambda: gpt2.encode_batch(b"ab"),
+        lambda: fast.train(["ab"], 300, special_tokens="ab", texts=True),
+        lambda: counting.count(["ab"], special_tokens="ab", texts=True),
+        lambda: Vocabulary.build(range(256), [], "ab"), lambda: tokenizer_folder.load("gpt2", special_tokens="ab"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"^((dis)?allowed_special|texts|special_tokens): one .* list, \[b?'ab'\]"):
+            call()
+    for ids in (b"ab", bytearray(8), "15496"):
+        with pytest.raises(InputError, match=r"^ids: one (bytes|bytearray|str).*a list or an array"):
+            gpt2.decode(ids)
 
 
 def test_a_special_token_in_the_text_is_named_by_the_error():

@@ -124,6 +124,14 @@ def test_rank_file_is_read_by_tiktoken(small, tmp_path):
     assert set(small.merges) <= set(loaded.merges)
 
 
+def test_a_rank_file_may_end_in_blank_lines_and_folders_be_strings(small, tmp_path):
+    path = tmp_path / "ranks.tiktoken"
+    path.write_text(formats.rank_file(small) + "\n \r\n")
+    loaded = tokenizer_folder.load(str(path), "gpt2", ["<|endoftext|>"])
+    assert "ranks.tiktoken" in tokenizer_folder.save(loaded, str(tmp_path / "t"))
+    assert tokenizer_folder.load(str(tmp_path / "t")) == loaded
+
+
 def test_rank_file_without_split_or_specials_says_what_is_missing(small, tmp_path):
     path = tmp_path / "ranks.tiktoken"
     path.write_text(formats.rank_file(small))
@@ -429,6 +437,32 @@ def test_special_tokens_of_rank_files_may_be_odd_but_not_the_same(tmp_path):
         tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("a", "a"))
     odd = tokenizer_folder.load(tmp_path / "x.tiktoken", "gpt2", ("\udcff",))  # a shell's byte that is not UTF-8
     assert odd.special_tokens == {"\udcff": 257}
+
+
+def test_special_tokens_of_rank_files_with_gaps_between_their_ids(tmp_path):
+    """As cl100k_base's: <|endoftext|> behind the ranks, <|endofprompt|> some ids further on."""
+    text = formats.rank_file(Vocabulary.build(range(256), [(97, 98)], specials_first=False))
+    path = tmp_path / "x.tiktoken"
+    path.write_text(text)
+    loaded = tokenizer_folder.load(path, "gpt2", ("<|end|>=258", "<|first|>", "<|prompt|>=261"))
+    unused = {f"<|unused_{n}|>": n for n in (259, 260)}
+    assert loaded.special_tokens == {"<|end|>": 258, "<|first|>": 257, "<|prompt|>": 261} | unused
+    ranks = {base64.b64decode(token): int(n) for token, n in map(str.split, text.splitlines())}
+    specials = {"<|end|>": 258, "<|first|>": 257, "<|prompt|>": 261}
+    theirs = tiktoken.Encoding("x", pat_str=formats.GPT2_REGEX, mergeable_ranks=ranks, special_tokens=specials)
+    probe = "ab<|end|>cab<|prompt|><|first|>"
+    assert Tokenizer(loaded).encode(probe, allowed_special="all") == theirs.encode(probe, allowed_special="all")
+    for specials, message in {
+        ("<|a|>=5",): r"<\|a\|>=5: another token has the id 5",
+        ("<|a|>=300", "<|b|>=300"): "another token has the id 300",
+        ("<|a|>=300", "<|a|>"): "one is there twice",
+        ("<|a|>=99999999999999999999",): "ids are below 1,048,576",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            tokenizer_folder.load(path, "gpt2", specials)
+    path.write_text("".join(line for line in text.splitlines(True) if not line.endswith(" 200\n")))
+    with pytest.raises(InputError, match="a line is missing"):
+        tokenizer_folder.load(path, "gpt2", ("<|end|>=258",))
 
 
 def test_added_tokens_that_are_not_special_are_matched_in_any_text_as_in_tokenizers():

@@ -61,6 +61,8 @@ def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("a place")
     paragraphs = [p for p in SAMPLE.read_text(encoding="utf-8").split("\n\n") if p]
     (folder / "text.txt").write_text("".join(f"{p}\n{END}\n" for p in paragraphs * 10), encoding="utf-8")
+    for name in ("a.json", "a.csv.gz", "a.parquet", "a.NDJSON", "a.tsv"):
+        (folder / name).write_text('{"text": "a"}')
     run("train", "text.txt", "--vocab_size", 600, "--special_tokens", END, "--out", "my tokenizer", cwd=folder)
     return folder
 
@@ -85,6 +87,12 @@ def test_train_says_what_it_did_and_writes_every_format(place):
     done = run("train", SAMPLE, "--vocab_size", 300, "--out", place / "other", cwd="/")
     out = done.stdout.decode()
     assert "made 44 merges" in out and "vocabulary: 300 tokens" in out and "bytes per token" in out
+
+
+def test_the_longest_token_is_an_ordinary_one(tmp_path):
+    (tmp_path / "a.txt").write_text("abc abc abc")
+    out = run("train", "a.txt", "--special_tokens", END, "--out", "t", cwd=tmp_path).stdout.decode()
+    assert "the longest ' abc'\n" in out
 
 
 def test_compression_is_measured_on_the_first_files_that_hold_text(tmp_path):
@@ -159,6 +167,39 @@ def test_shards_of_a_tokenizer_that_is_no_folder_say_what_pretraining_will_miss(
     assert "holds a model" in error("export", "gpt2", "--out", model_folder(place), cwd=place)
 
 
+def test_export_gives_the_special_tokens_of_a_rank_file_their_ids(place):
+    flags = ("--pattern", "gpt2", "--special_tokens", "<|endoftext|>=50256", "<|prompt|>=50259")
+    run("export", "gpt2", "--out", "of gpt2", cwd=place)
+    out = run("export", "of gpt2/ranks.tiktoken", *flags, "--out", "gaps", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|endoftext|> 50256, <|prompt|> 50259\nwrote 50,260 tokens")
+    ids = ("--text", "<|prompt|>", "--allowed_special", "<|prompt|>")
+    for source in (("gaps",), ("of gpt2/ranks.tiktoken", *flags)):
+        assert run("encode", *ids, "--tokenizer", *source, cwd=place).stdout == b"50259\n"
+
+
+def test_export_adds_special_tokens_behind_the_last_id(place):
+    chat = ("--special_tokens", "<|im_start|>", "<|im_end|>")
+    out = run("export", "gpt2", *chat, "--out", "chat", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|im_start|> 50257, <|im_end|> 50258\nwrote 50,259 tokens to chat:")
+    tokenizers = pytest.importorskip("tokenizers")
+    theirs = tokenizers.Tokenizer.from_file(str(place / "chat/tokenizer.json"))
+    text = "<|im_start|>user\nHello world<|im_end|>"
+    ids = run("encode", "--text", text, "--tokenizer", "chat", "--allowed_special", "all", cwd=place).stdout.split()
+    assert list(map(int, ids)) == theirs.encode(text).ids
+    out = run("export", "chat/vocab.json", "--special_tokens", "<|pad|>", "--out", "more", cwd=place).stdout.decode()
+    assert out.startswith("special tokens: <|pad|> 50259\n")
+    for source, text, message in (
+        ("gpt2", END, "is there already, with id 50256"),
+        ("chat", "<|im_end|>", "is there already, with id 50258"),
+        ("chat", "hello", "'hello' is spelled like an ordinary token"),
+        ("chat", "\u0120the", "is spelled like the ordinary token 262"),
+        ("chat", "<|pad|>=50300", "only a rank file leaves ids to choose; leave =50300 out"),
+        ("chat", " ", "must be printable text"),
+    ):
+        assert message in error("export", source, "--special_tokens", text, "--out", "refused", cwd=place)
+    assert not (place / "refused").exists()
+
+
 def model_folder(place: Path) -> Path:
     """A folder that looks like a model's."""
     (place / "model").mkdir(exist_ok=True)
@@ -198,7 +239,8 @@ def test_counts_in_shards_merge_to_the_whole(place):
 
 
 def test_extend_keeps_the_ids_and_equals_training_for_longer(place):
-    run("train", "text.txt", "--vocab_size", 700, "--extend", "my tokenizer", "--out", "longer", cwd=place)
+    done = run("train", "text.txt", "--vocab_size", 700, "--extend", "my tokenizer", "--out", "longer", cwd=place)
+    assert b"the new merges follow the tie rule hf: --ties must be the rule of the first training" in done.stdout
     run("train", "text.txt", "--vocab_size", 700, "--special_tokens", END, "--out", "once/longer", cwd=place)
     one, other = (json.loads((place / p / "tokenizer.json").read_text()) for p in ("longer", "once/longer"))
     assert one == other
@@ -326,6 +368,15 @@ def test_the_seed_s_own_table(tmp_path):
         (("compare", "my tokenizer/tokenizer.json", "--json", "my tokenizer/tokenizer.json"), "is one of the inputs"),
         (("show", "text.txt", "--limit", "0"), "--limit 0"),
         (("demo", "--timing_bytes", "-1"), "--timing_bytes -1"),
+        (("train", "--out", "x", "--special_tokens", END, "text.txt"), "put text.txt before --special_tokens"),
+        (("encode", "--allowed_special", "all", "text.txt"), "put text.txt before --allowed_special"),
+        (("train", "a.json", "--out", "x"), "a.json: holds texts among other things; take them out"),
+        (("encode", "a.csv.gz"), "python data/prepare.py file a.csv.gz --name NAME"),
+        (("encode", "a.json", "--tokenizer", "my tokenizer", "--out", "z"), "python data/prepare.py file a.json"),
+        (("encode", "a.json", "--out", "z.npy"), "python data/prepare.py file a.json --name NAME"),
+        (("compare", "--files", "a.parquet"), "python data/prepare.py file a.parquet --name NAME"),
+        (("show", "a.NDJSON"), "python data/prepare.py file a.NDJSON --name NAME"),
+        (("demo", "--text", "a.tsv"), "python data/prepare.py file a.tsv --name NAME"),
         (("demo", "--timing_vocab_size", "255"), "--timing_vocab_size 255"),
     ],
 )
@@ -504,6 +555,16 @@ def test_arrays_that_are_no_ids_and_inputs_stay(tmp_path):
     assert "standard input 2" in error("decode", stdin=b"1 \xff", PYTHONIOENCODING="utf-8:strict")
 
 
+def test_ids_may_be_written_as_a_list_and_a_bad_one_names_its_file(tmp_path):
+    for ids in (("15496,995",), ("[15496, 995]",), ("15496,", "995")):
+        assert run("decode", *ids).stdout == b"Hello world"
+    assert run("decode", stdin=b"[15496,\n 995]\n").stdout == b"Hello world"
+    for name, n in (("a", 1), ("b", 50257)):
+        np.save(tmp_path / f"{name}.npy", np.array([n]))
+    done = run("decode", "a.npy", "b.npy", cwd=tmp_path, status=2)
+    assert b"error: b.npy: id 50257 at position 0" in done.stderr
+
+
 def test_a_link_stays_a_link_and_a_second_writer_is_refused(tmp_path):
     from folder_swap import replacing_file
 
@@ -532,6 +593,13 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_show_says_what_it_leaves_out(place):
     done = run("show", "text.txt", "--limit", 10, cwd=place)
     assert done.stderr.decode() == "text.txt: its first 10 bytes; --limit shows more\n"
+
+
+def test_records_are_shown_as_their_texts(place):
+    (place / "two.jsonl").write_text('{"text": "one", "url": "x"}\n{"text": "two"}\n')
+    shown = f"one|↵|{END}|↵|two|↵|{END}|↵"
+    assert shown in run("show", "two.jsonl", cwd=place).stdout.decode()
+    assert f"gpt2: 8 tokens\n{shown}" in run("compare", "--files", "two.jsonl", cwd=place).stdout.decode()
 
 
 def test_questions_may_be_read_in_part():

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pattern import check, portable
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
-from split import PATTERN_OF, Cutter, piece_ends, split_pieces, split_specials
+from split import PATTERN_OF, Cutter, piece_ends, possible_specials, split_pieces, split_specials
 from vocabulary import InputError, to_bytes
 
 CLASSES = character_classes()
@@ -101,9 +101,12 @@ def test_longest_special_token_first_and_leftmost_always():
 @settings(max_examples=300, deadline=None)
 @given(st.text("ab<|>", max_size=40))
 def test_special_tokens_are_found_as_regex_finds_them(text):
-    tokens = ["<|a|>", "<|a|>b", "|>", "ab"]
-    expected = regex.findall("|".join(map(regex.escape, sorted(tokens, key=len, reverse=True))), text)
-    assert [special for _, _, special in split_specials(text.encode(), tokens) if special] == expected
+    few = ["<|a|>", "<|a|>b", "|>", "ab"]
+    for tokens in (few, [*few, "aa", "<<", "bb", "a<", "a<a", "|a", *(f"<|{n}|>" for n in range(256))]):
+        expected = regex.findall("|".join(map(regex.escape, sorted(tokens, key=len, reverse=True))), text)
+        assert [special for _, _, special in split_specials(text.encode(), tokens) if special] == expected
+        occur = {token for token in tokens if token in text}
+        assert occur <= possible_specials(text.encode(), tokens)
 
 
 @settings(max_examples=400, deadline=None)

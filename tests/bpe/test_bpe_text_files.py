@@ -37,6 +37,17 @@ def test_blocks_join_to_the_file_and_hold_whole_characters(tmp_path_factory, tex
         part.decode()
 
 
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_text_of_jsonl_is_that_of_a_txt(tmp_path, size):
+    texts = ["one 中文🙂", "two\nlines"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text, "url": "x"}) + "\n" for text in texts))
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n<|endoftext|>\n" for text in texts))
+    parts = list(text_files.text_blocks(tmp_path / "a.jsonl", Reading(), size))
+    assert b"".join(parts) == b"".join(text_files.text_blocks(tmp_path / "a.txt", Reading(), size))
+    for part in parts:
+        part.decode()
+
+
 @given(st.lists(st.text("ab\n\r中<|", min_size=1, max_size=12), max_size=5), st.integers(20, 60))
 @settings(deadline=None)
 def test_documents_do_not_depend_on_the_block_size(tmp_path_factory, texts, size):

@@ -189,6 +189,22 @@ def test_counts_save_byte_for_byte_and_refuse_damage(tmp_path):
         Counts.merged([counts, other])
 
 
+def test_shards_of_different_texts_are_not_merged(tmp_path):
+    for name, text in (("a", "one two"), ("b", "three four five")):
+        (tmp_path / f"{name}.txt").write_text(text)
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    first = fast.count([a, b], shard=(0, 2))
+    for others in ([b], [b, a]):
+        second = fast.count(others, shard=(1, 2))
+        with pytest.raises(InputError, match="0/2 and 1/2 are parts of different texts: count the same files"):
+            fast.Counts.merged([first, second])
+    second.save(tmp_path / "new.npz")
+    with np.load(tmp_path / "new.npz") as file:
+        np.savez(tmp_path / "old.npz", **{name: file[name] for name in file if name != "whole"})
+    assert fast.Counts.load(tmp_path / "new.npz").whole == second.whole
+    fast.Counts.merged([first, fast.Counts.load(tmp_path / "old.npz")])  # of before there was such a check
+
+
 def test_special_tokens_teach_nothing():
     text = END.join(["ab"] * 50) + END * 200
     vocabulary = fast.train([text], 400, special_tokens=[END], texts=True)

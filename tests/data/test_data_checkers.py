@@ -44,6 +44,10 @@ MEMBERS = ["apple", "apples", "pear", "pears", "plum", "plums"]
         ({"kind": "number", "value": 3}, "", False),
         ({"kind": "number", "value": 3}, "3" * 5000, False),
         ({"kind": "number", "value": 3}, "three of the words are in the long list", False),
+        ({"kind": "number", "value": 3}, "-3", False),
+        ({"kind": "number", "value": -3}, "It is -3.", True),
+        ({"kind": "number", "value": 3}, "thirty-three", False),
+        ({"kind": "number", "value": 3}, "3-4", False),
         # chinese
         ({"kind": "chinese", "answers": ["猫"]}, "猫", True),
         ({"kind": "chinese", "answers": ["猫"]}, "It is 猫.", True),

@@ -24,6 +24,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import staging
+import summary
 from fake_hub import FakeHub
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,6 +148,73 @@ def test_what_would_replace_its_own_input_is_refused(tmp_path, monkeypatch, alpa
     assert made.read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("record", "expected", "note"),
+    [
+        ({"question": "a", "answer": "b"}, ("a", "", "b"), "records of question + answer, taken as instruction"),
+        ({"prompt": "a", "response": "b"}, ("a", "", "b"), "records of prompt + response, taken as"),
+        ({"input": "a", "output": "b"}, ("a", "", "b"), "records of input + output, taken as"),
+        ({"instruction": "a", "input": "c", "response": "b"}, ("a", "c", "b"), "records of instruction + response"),
+        ({"instruction": "a", "context": "c", "response": "b"}, ("a", "c", "b"), "instruction + context + response"),
+        ({"messages": [("system", "s"), ("user", "a"), ("assistant", "b")]}, ("s\n\na", "", "b"), "chats (messages)"),
+        ({"conversations": [("gpt", "!"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d")]}, ("a", "", "b"),
+         "messages of chats beside their first exchange, left out: 60"),
+    ],
+)  # fmt: skip
+def test_instructions_under_other_names(tmp_path, monkeypatch, capsys, record, expected, note):
+    for name, (who, what) in {"messages": ("role", "content"), "conversations": ("from", "value")}.items():
+        if name in record:
+            record = {name: [{who: role, what: text} for role, text in record[name]]}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record] * 20), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text((json.dumps(record) + "\n") * 20)
+    for file in ("a.jsonl", "a.parquet"):
+        assert run(monkeypatch, "file", tmp_path / file, "--name", "i", "--out", tmp_path / "out") == 0
+        assert note in capsys.readouterr().out
+        made = json.loads((tmp_path / "out/instructions/i_train.json").read_text())
+        assert made == [dict(zip(("instruction", "input", "output"), expected, strict=True))] * 18
+
+
+@pytest.mark.parametrize(
+    ("turns", "message"),
+    [
+        ("hi", 'line 1: messages is "hi", wanted a list of role + content'),
+        ([{"role": "user", "content": "a"}], "line 1: messages are of user; wanted user, then assistant"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": None}], "line 1: content is null"),
+    ],
+)
+def test_chats_without_an_exchange_are_refused(tmp_path, monkeypatch, capsys, turns, message):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    assert run(monkeypatch, "file", tmp_path / "a.jsonl", "--name", "i", "--out", tmp_path / "out") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_fields_that_are_left_out_are_named(tmp_path, monkeypatch, capsys):
+    rows = [{"system": "Be kind.", "instruction": str(n), "output": "x", "id": n, "none": None} for n in range(20)]
+    del rows[3]["system"]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert run(monkeypatch, "file", tmp_path / "a.json", "--name", "i", "--out", tmp_path / "out") == 0
+    assert "note: fields of records, left out (system of 19, id of 20): 2\n" in capsys.readouterr().out
+
+
+def test_flags_of_text_are_refused_for_others(tmp_path, monkeypatch, alpaca, capsys):
+    common = ("--name", "i", "--out", tmp_path / "out")
+    for flags, message in (
+        (("file", alpaca, *common, "--val_share", "0.2"), "--val_share 0.2: is for text, these are instructions; --"),
+        (("file", alpaca, *common, "--max_mb", "1"), "--max_mb 1: is for text, these are instructions, which"),
+        (("hellaswag", "--max_mb", "1"), "--max_mb 1: is for text, these are choices"),
+    ):
+        assert run(monkeypatch, *flags) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_validation_text_that_is_trained_on_is_noticed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.txt").write_text(f"one\n{MARKER}\ntwo\n{MARKER}\n\n{MARKER}\n")
+    (tmp_path / "v.txt").write_text(f"two\n{MARKER}\nthree\n{MARKER}\ntwo\n{MARKER}\n\n{MARKER}\n")
+    files = (tmp_path / "a.txt", "--val", tmp_path / "v.txt")
+    assert run(monkeypatch, "file", *files, "--name", "t", "--out", tmp_path / "out") == 0
+    assert "note: validation documents that are trained on as well: 2\n" in capsys.readouterr().out
+
+
 def test_sorted_labels_are_noticed(tmp_path, monkeypatch, capsys):
     lines = [{"text": f"film {n}", "label": n // 100} for n in range(200)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -187,6 +255,8 @@ def test_stories_are_deterministic(tmp_path, monkeypatch, capsys):
     [
         (["file", "missing.txt", "--name", "x"], "no such file: missing.txt"),
         (["file", "--name", "x"], "no file given"),
+        (["file", "--name", "x", "--val", "doc.txt"], "--name NAME (doc.txt is taken for --val"),
+        (["file", "odd.jsonl", "--name", "x"], "If another field is the text: --text_field NAME"),
         (["file", "doc.txt", "--name", "../x"], "--name '../x': letters"),
         (["file", "doc.txt", "--name", "stories"], "choose another name"),
         (["file", "doc.txt", "--name", "x", "--val", "doc.txt"], "for training and for validation"),
@@ -535,6 +605,20 @@ def test_names_that_are_not_utf8(tmp_path):
 def test_summary_has_a_help(flags, status):
     done = subprocess.run([sys.executable, ROOT / "data/summary.py", *flags], capture_output=True, text=True)
     assert (done.returncode, done.stdout.splitlines()[0]) == (status, "usage: python data/summary.py [NAME]")
+
+
+def test_summary_measures_both_tokenizers_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "DATA", tmp_path)
+    assert summary.tokenizer_lines("a") == []
+    manifest = tmp_path / "tokens/a/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text('{"shards": {"val": [{"tokens": 10, "bytes": 36}]}}')
+    assert summary.tokenizer_lines("a") == ["bytes per token on val.txt   ours 3.60"]
+    compared = {"val.txt": {"a": {"bytes": 42, "tokens": 12}, "gpt2": {"bytes": 42, "tokens": 14}}}
+    (tmp_path / "runs/bpe").mkdir(parents=True)
+    (tmp_path / "runs/bpe/a-compare.json").write_text(json.dumps(compared))
+    line = "bytes per token on val.txt   ours 3.50   GPT-2's 3.00 (50,257 tokens)"
+    assert summary.tokenizer_lines("a") == [line]
 
 
 def test_fields_that_json_cannot_hold_are_named(tmp_path, monkeypatch, capsys):

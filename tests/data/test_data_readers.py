@@ -3,6 +3,8 @@
 import codecs
 import gzip
 import json
+import subprocess
+import sys
 import tracemalloc
 from collections import Counter
 
@@ -154,6 +156,22 @@ def test_find_files(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             find_files([tmp_path / path])
+
+
+@pytest.mark.parametrize("name, between", [("a.csv", ","), ("a.tsv.gz", "\t")])
+def test_rows_of_a_table_become_records(tmp_path, name, between):
+    path = write(tmp_path / name, f'text{between}n\n"one, ""two"""{between}1\n')
+    with pytest.raises(InputError, match="is a table; make JSON lines of its rows first: ") as error:
+        find_files([path])
+    command = str(error.value).split("first: ")[1].replace("python", sys.executable)
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    read = [record for _, record in records(tmp_path / "rows.jsonl", Reading())]
+    assert read == [{"text": 'one, "two"', "n": "1"}]
+
+
+def test_ndjson_is_another_name_of_jsonl(tmp_path):
+    path = write(tmp_path / "a.ndjson", '{"text": "one"}\n{"text": "two"}\n')
+    assert find_files([path]) == [path] and read_texts(path) == ["one", "two"]
 
 
 def split_of(tmp_path, documents, share=0.5):
