@@ -160,12 +160,6 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
     from tqdm import tqdm
 
     described = _described(settings, vocabulary)
-    if settings.tokenizer == "gpt2" and not (DATA / "tokenizer/gpt2/tokenizer.json").exists():
-        print("pretrain/ will look for this tokenizer in data/tokenizer/gpt2; "
-              "python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it", file=sys.stderr)
-    elif settings.tokenizer != "gpt2" and not (DATA / described["tokenizer"] / "tokenizer.json").exists():
-        print(f"pretrain/ will miss a tokenizer.json for its samples and scores; python bpe/run.py export "
-              f"{settings.tokenizer} --out FOLDER writes one, then encode with --tokenizer FOLDER", file=sys.stderr)
     start = time.perf_counter()
     files = {path: None for source in splits.values() for path in source.files}
     passes = sum(len(source.files) for source in splits.values()) // len(files)  # single files are read once a split
@@ -200,6 +194,12 @@ def _to_shards(settings: Encode, vocabulary: Vocabulary, tokenizer, splits: dict
         print(f"replaced {replaced:,} sequences that were not UTF-8 by U+FFFD", file=sys.stderr)
     total = sum(w.size for w in written.values())
     print(f"wrote {settings.out}/ in {seconds:.2f} s ({total / 1e6 / seconds:.1f} MB/s)")
+    if settings.tokenizer == "gpt2" and not (DATA / "tokenizer/gpt2/tokenizer.json").exists():
+        print("pretrain/ will look for this tokenizer in data/tokenizer/gpt2; "
+              "python bpe/run.py export gpt2 --out data/tokenizer/gpt2 writes it", file=sys.stderr)
+    elif settings.tokenizer != "gpt2" and not (DATA / described["tokenizer"] / "tokenizer.json").exists():
+        print(f"pretrain/ will miss a tokenizer.json for its samples and scores; python bpe/run.py export "
+              f"{settings.tokenizer} --out FOLDER writes one, then encode with --tokenizer FOLDER", file=sys.stderr)
 
 
 def _described(settings: Encode, vocabulary: Vocabulary) -> dict[str, str]:

@@ -12,6 +12,7 @@ StreamingDecoder U+FFFD in their place.
 """
 
 import codecs
+import unicodedata
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -267,6 +268,9 @@ class Tokenizer:
         self, text: str | bytes, start: int, end: int, allowed: list[str], disallowed: list[str]
     ) -> np.ndarray:
         """Ids of text[start:end], which no piece and no special token crosses the ends of."""
+        if self.vocabulary.normalizer:
+            text = self._normalised(text[start:end])
+            start, end = 0, len(text)
         try:
             cache = self._caches.pop()
         except IndexError:
@@ -286,6 +290,22 @@ class Tokenizer:
             return out[:at].astype(self.dtype)
         finally:  # warm for the next text, also where this one was refused
             self._caches.append(cache)
+
+    def _normalised(self, text: str | bytes) -> bytes:
+        """The text in the vocabulary's normal form, but for its special tokens, which what follows them stays apart of.
+
+        A part between two cuts is normalised as within the whole: at white space, and beside special tokens, nothing
+        is joined.
+        """
+        data, form = to_bytes(text), self.vocabulary.normalizer
+        return b"".join(
+            data[start:end]
+            if special is not None
+            else unicodedata.normalize(form, data[start:end].decode("utf-8", "surrogateescape")).encode(
+                "utf-8", "surrogateescape"
+            )
+            for start, end, special in split_specials(data, self.vocabulary.special_tokens)
+        )
 
     def _refuse_missing(self, data: np.ndarray) -> None:
         """InputError for a byte without a token."""

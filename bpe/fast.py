@@ -85,6 +85,9 @@ def extend(
     if set(counts.special_tokens) != set(vocabulary.special_tokens):
         one, other = (" ".join(tokens) or "none" for tokens in (counts.special_tokens, vocabulary.special_tokens))
         raise InputError(f"special_tokens: counted with {one}, the tokenizer has {other}; count with the same ones")
+    if vocabulary.normalizer:
+        form = vocabulary.normalizer
+        raise InputError(f"normalizer: {form} changes texts, but they are counted as they are: it cannot grow")
     if vocab_size < len(vocabulary):
         raise InputError(f"vocab_size: {vocab_size:,} is below the {len(vocabulary):,} tokens it has already")
     # merge_words numbers bytes 0..255 and merges from 256 on; `ids` says which ids those are

@@ -80,7 +80,8 @@ def tokenizer_json(vocabulary: Vocabulary) -> str:
     }  # fmt: skip
     decoder = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
     document = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "normalizer": None,
+        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
+        "normalizer": {"type": vocabulary.normalizer} if vocabulary.normalizer else None,
         "pre_tokenizer": pre_tokenizer(vocabulary.pattern), "post_processor": None, "decoder": decoder, "model": model,
     }  # fmt: skip
     return json.dumps(document, ensure_ascii=False, indent=2)
@@ -153,8 +154,12 @@ def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
     for name, accepted in refused.items():
         if model.get(name) not in accepted:
             raise InputError(f"model.{name}: {model.get(name)!r} is not supported: only byte-level BPE")
-    if document.get("normalizer") is not None:
-        raise InputError("normalizer: not supported: it changes the text, so decoding would not give it back")
+    normalizer = document.get("normalizer")
+    if normalizer not in (None, {"type": "NFC"}):
+        raise InputError(
+            f"normalizer: {json.dumps(normalizer)[:60]} is not supported, only NFC: it changes the text, so decoding"
+            " would not give it back"
+        )
     pattern = parse_pre_tokenizer(_field(document, "pre_tokenizer", dict))
     specials, not_special = {}, set()
     added = [] if document.get("added_tokens") is None else _field(document, "added_tokens", list)
@@ -173,7 +178,9 @@ def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
     vocab = _field(model, "vocab", dict, "model.")
     merges = _field(model, "merges", list, "model.")
     vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges", missing_bytes)
-    vocabulary = dataclasses.replace(vocabulary, added=frozenset(not_special))
+    vocabulary = dataclasses.replace(
+        vocabulary, added=frozenset(not_special), normalizer=normalizer["type"] if normalizer else ""
+    )
     if model.get("ignore_merges"):
         _check_reachable(vocabulary)
     return vocabulary

@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
+import fast
 import formats
 import pytest
 import tiktoken
@@ -238,7 +240,7 @@ def damaged(document: dict, path: str, change) -> str:
 DAMAGE = {
     "model type": ("model.type", lambda _: "WordPiece", r"model\.type: 'WordPiece'"),
     "byte fallback": ("model.byte_fallback", lambda _: True, r"model\.byte_fallback"),
-    "normalizer": ("normalizer", lambda _: {"type": "NFC"}, "normalizer"),
+    "normalizer": ("normalizer", lambda _: {"type": "NFKC"}, "normalizer"),
     "no vocab": ("model.vocab", lambda _: None, r"model\.vocab"),
     "missing byte": ("model.vocab", lambda v: {k: n for k, n in v.items() if k != "A"}, r"model\.vocab"),
     "byte renamed": ("model.vocab", lambda v: {{"\u00ff": "\u00ff!"}.get(k, k): n for k, n in v.items()}, "byte 0xff"),
@@ -502,3 +504,28 @@ def test_a_tokenizer_without_tokens_for_some_bytes(tmp_path):
     del whole["model"]["vocab"]["e"]
     with pytest.raises(InputError, match=r"model\."):  # merges need it: a damaged file
         formats.parse_tokenizer_json(json.dumps(whole), missing_bytes=True)
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", REGEX])
+def test_a_tokenizer_that_normalises_is_theirs_and_decodes_to_the_normal_form(pattern, tmp_path):
+    """As Qwen's: NFC, but for special tokens, which a mark that follows them must not join."""
+    theirs = hugging_face(pattern)
+    theirs.normalizer = tokenizers.normalizers.NFC()
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    vocabulary = tokenizer_folder.load(tmp_path)
+    assert vocabulary.normalizer == "NFC"
+    assert formats.parse_tokenizer_json(formats.tokenizer_json(vocabulary)) == vocabulary
+    tokenizer, random_ = Tokenizer(vocabulary), random.Random(3)
+    letters = ["e", "a", "A", " ", "\n", "\u0301", "\u0308", "\u0338", "\u212b", "\u1100\u1161\u11a8", "=", "中", "ﬁ",
+               "<|endoftext|>", ">"]
+    for _ in range(300):
+        text = "".join(random_.choices(letters, k=random_.randint(0, 30)))
+        ids = tokenizer.encode(text, allowed_special="all")
+        assert ids == theirs.encode(text).ids, text
+        parts = tokenizer.encode_stream(list(text), allowed_special="all")
+        assert [n for part in parts for n in part.tolist()] == ids
+        if "<|" not in text:
+            assert tokenizer.decode(ids) == unicodedata.normalize("NFC", text)
+    assert tokenizer.encode(b"e\xcc\x81\xff") == tokenizer.encode("é".encode() + b"\xff")
+    with pytest.raises(InputError, match="NFC changes texts, but they are counted as they are"):
+        fast.extend(vocabulary, fast.count(["some text"], pattern, ("<|endoftext|>",), texts=True), 800)
