@@ -232,7 +232,7 @@ PRESETS["text"] = dataclasses.replace(
     prompt="<|endoftext|>")
 # A trained model on other text: rates that do not destroy what it knows.
 PRESETS["continue"] = Settings(
-    max_steps=200, sequence=512, total_batch=8192, micro_batch=4, lr=1e-4, warmup=0.05, min_lr=0.0, compile=False,
+    max_steps=200, sequence=512, total_batch=8192, micro_batch=4, lr=1e-4, warmup=0.05, min_lr=0.0,
     prompt="<|endoftext|>", eval_every=50, eval_tokens=2**15, choices_every=0, sample_every=0, save_every=100)
 for _name, _settings in PRESETS.items():
     _settings.preset, _settings.out = _name, DATA / "runs" / "pretrain" / _name
@@ -291,9 +291,10 @@ def flags_of(path: Path) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no_{name}")
         else:
-            if name == "data" and not Path(value).expanduser().exists():
-                value = DATA.parent / value  # as args.json has it
-            words += [f"--{name}", os.path.expanduser(value) if isinstance(value, str) else str(value)]
+            value = os.path.expanduser(str(value))
+            if name in ("data", "choices", "init_from") and not Path(value).exists() and (DATA.parent / value).exists():
+                value = str(DATA.parent / value)  # as args.json has it
+            words += [f"--{name}", value]
     return words
 
 
