@@ -101,6 +101,30 @@ def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
     assert len(clone("train.sh", "--force").calls) == 11
 
 
+def test_a_later_stage_keeps_what_the_flags_of_an_earlier_one_made(clone, tmp_path):
+    (tmp_path / "t.txt").write_text("some text")
+    mine = ["train.sh", "--name", "mine", "--text", "t.txt"]
+    assert clone(*mine, "bpe", "--vocab_size", "600", "--pattern", "a b").returncode == 0
+    done = clone("train.sh", "--name", "mine", "pretrain", "--max_steps", "12")
+    assert not any(call.startswith("bpe/") for call in done.calls)
+    assert ("== tokenizer: kept as made with --vocab_size 600 --pattern a\\ b (data/tokenizer/mine/tokenizer.json); "
+            "--force makes it anew without\n") in done.stdout
+    done = clone(*mine)
+    assert scripts(done) == ["data/summary.py mine"]
+    assert "== pretrain: kept as made with --max_steps 12 (" in done.stdout
+    assert scripts(clone(*mine, "bpe", "--vocab_size", "600", "--pattern", "a b")) == ["data/summary.py mine"]
+    (tmp_path / "t.txt").write_text("another text")
+    done = clone(*mine, SEED="2")
+    assert "== tokenizer: made anew without the flags of before: --vocab_size 600 --pattern a\\ b\n" in done.stdout
+    assert "== pretrain: made anew without the flags of before: --max_steps 12\n" in done.stdout
+    moved = "== pretrain: the run in data/runs/pretrain/mine had other settings or inputs; it is now data/runs/pretrain/"
+    assert moved in done.stdout
+    steps = clone.folder / "data/runs/steps"
+    (steps / "mine-tokenizer").write_text("done 0123  -\n")  # as an older train.sh left it
+    done = clone(*mine)
+    assert "bpe/run.py train" in scripts(done) and "of before" not in done.stdout
+
+
 def test_a_renamed_input_makes_what_follows_anew(clone):
     texts = clone.folder / "texts"
     texts.mkdir()
