@@ -50,6 +50,22 @@ for word in "$@"; do
     case $word in -h | --help) exec "$PYTHON" "${script[@]}" "$@" ;; esac
 done
 
+# has_flag NAME WORD...: whether --NAME or --NAME=... is among the words, with _ or - as the scripts read it.
+has_flag() {
+    local flag=$1 word
+    for word in "${@:2}"; do
+        word=${word%%=*}
+        [ "${word//-/_}" != "__$flag" ] || return 0
+    done
+    return 1
+}
+
+# The folders that the stages hand on have the pipeline's names; a stage with others would leave the next one without.
+for name in out export data; do
+    [ "$STAGE" != pretrain ] || ! has_flag "$name" "$@" ||
+        die "--$name: here the folders follow from --name NAME; for folders of your own: $PYTHON pretrain/model.py --help"
+done
+
 text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME base=data/models/$NAME
 instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/runs/lora/$NAME
 choices=data/choices/$NAME.jsonl
