@@ -4,7 +4,8 @@
 #   bash train.sh                    everything, on the offline `stories` data: minutes on 2 CPU cores
 #   bash train.sh bpe [flags]        one stage: tokenizer and token shards; flags go to `bpe/run.py train`
 #   bash train.sh pretrain [flags]   ... the base model; flags go to pretrain/model.py
-#   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py
+#   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py, on the base
+#                                    that was made here unless --model_name_or_path names another
 #   bash train.sh --name NAME --text FILE_OR_FOLDER [--instructions FILE] [STAGE [flags]]
 #                                    the same pipeline on your own text and instructions; `lora` with flags fine-tunes
 #                                    NAME's base on them
@@ -193,9 +194,11 @@ pretrain() {
 lora() {
     if [ $# -gt 0 ]; then
         local of_name=()  # later flags win; records of the user's own bring an evaluation set of their own
-        [ -z "$NAMED" ] || of_name=(--model_name_or_path "$base")
-        [[ -z $NAMED || " $*" == *" --data_path"* ]] || of_name+=(
-            --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
+        if [ -n "$NAMED" ] || { [ -e "$base/model.safetensors" ] && ! has_flag model_name_or_path "$@"; }; then
+            of_name=(--model_name_or_path "$base")
+            has_flag data_path "$@" || of_name+=(
+                --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
+        fi
         attended "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
         return
     fi

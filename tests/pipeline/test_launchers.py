@@ -295,11 +295,11 @@ def test_flags_that_only_look_like_files_of_the_caller_stay_as_they_are(clone, t
         (tmp_path / file).write_text("[]")
     given = ["--vocab", "300", "--name", "lora", "--pattern", "", "--lr", "1", "mine.json", "set/more.json", "/"]
     read = [str(tmp_path / word) if word.endswith(".json") else word for word in given]
-    assert clone("train.sh", "lora", *given).calls[0] == " ".join(["lora/train.py", *read])
-    assert clone("train.sh", "lora", "lora", cwd=clone.folder).calls[0] == "lora/train.py lora"
+    assert clone("train.sh", "lora", *given).calls[0] == ON_STORIES + " ".join(read)
+    assert clone("train.sh", "lora", "lora", cwd=clone.folder).calls[0] == f"{ON_STORIES}lora"
     link = tmp_path / "another way to the clone"
     link.symlink_to(clone.folder)
-    assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == "lora/train.py lora/../train.sh"
+    assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == f"{ON_STORIES}lora/../train.sh"
 
 
 def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, tmp_path):
@@ -313,10 +313,28 @@ def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, 
     assert clone("train.sh", "lora", "--model_out", "m").calls[0] == f"lora/train.py --model_out {tmp_path}/m"
 
 
-def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
+ON_STORIES = ("lora/train.py --model_name_or_path data/models/stories --data_path "
+              "data/instructions/stories_train.json --eval_data_path data/instructions/stories_val.json ")
+
+
+def test_lora_with_flags_is_one_run_of_the_trainer_on_the_base_that_is_there(clone, tmp_path):
+    flags = ["--use_lora", "True", "--lora_dim", "8"]
+    assert clone("train.sh", "lora", *flags).calls[0] == "lora/train.py --use_lora True --lora_dim 8"
     assert clone("train.sh").returncode == 0
-    done = clone("train.sh", "lora", "--use_lora", "True", "--lora_dim", "8")
-    assert done.calls == ["lora/train.py --use_lora True --lora_dim 8", "data/summary.py stories"]
+    done = clone("train.sh", "lora", *flags)
+    assert done.calls == [f"{ON_STORIES}--use_lora True --lora_dim 8", "data/summary.py stories"]
+    done = clone("train.sh", "lora", "--data-path=a.json")
+    assert done.calls[0] == "lora/train.py --model_name_or_path data/models/stories --data-path=a.json"
+    for other in (["--model_name_or_path", "gpt2"], ["--model-name-or-path=gpt2"]):
+        assert clone("train.sh", "lora", *other, *flags).calls[0] == " ".join(["lora/train.py", *other, *flags])
+
+
+@pytest.mark.parametrize("flag", ["--out", "--export=here", "--data"])
+def test_pretrain_refuses_other_folders_before_anything_starts(clone, flag):
+    done = clone("train.sh", "pretrain", flag, "x")
+    assert (done.returncode, done.calls) == (2, [])
+    assert done.stderr.startswith(f"error: {flag.removesuffix('=here')}: here the folders follow from --name NAME; ")
+    assert "pretrain/model.py" in done.stderr
 
 
 def test_lora_with_a_name_and_flags_is_a_run_on_what_the_name_stands_for(clone):
