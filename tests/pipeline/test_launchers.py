@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --out) make "$2/tokenizer.json"; make "$2/manifest.json"; make "$2/metrics.jsonl"; make "$2/loss.png" ;;
         --export | --model_out) make "$2/model.safetensors" ;;
-        --adapter_out) make "$2/adapter_model.safetensors" ;;
+        --adapter_out | --adapter-out) make "$2/adapter_model.safetensors" ;;
         --replies | --json) make "$2" ;;
     esac
     shift
@@ -389,6 +389,20 @@ def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
         (tmp_path / name).touch()
     done = clone("generate.sh", "--prompt", "cat", "dog", "--input=cat", "--records", "cat")
     assert done.calls[0].endswith(f"--prompt cat dog --input=cat --records {tmp_path}/cat")
+
+
+def test_an_adapter_made_where_the_user_is_is_found_from_there(clone, tmp_path):
+    assert clone("train.sh").returncode == 0
+    assert clone("train.sh", "lora", "--adapter-out", "my_ad").returncode == 0
+    assert (tmp_path / "my_ad").is_dir()
+    (tmp_path / "cat").mkdir()
+    done = clone("generate.sh", "--adapters", "my_ad", "gpt2", "--full=my_ad", "--prompt", "cat", "my_ad")
+    found = f"--adapters {tmp_path}/my_ad gpt2 --full={tmp_path}/my_ad --prompt cat my_ad"
+    assert done.calls[0].endswith(f" --adapters data/adapters/stories-lora {found}")
+    for flag in ("--model_name_or_path", "--lora_load_path"):
+        assert clone("train.sh", "lora", flag, "my_ad").calls[0].endswith(f" {flag} {tmp_path}/my_ad")
+    done = clone("train.sh", "pretrain", "--init_from", "my_ad")
+    assert any(call.endswith(f"--init_from {tmp_path}/my_ad") for call in done.calls)
 
 
 def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
