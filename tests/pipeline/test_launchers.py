@@ -117,7 +117,7 @@ def test_a_later_stage_keeps_what_the_flags_of_an_earlier_one_made(clone, tmp_pa
     done = clone(*mine, SEED="2")
     assert "== tokenizer: made anew without the flags of before: --vocab_size 600 --pattern a\\ b\n" in done.stdout
     assert "== pretrain: made anew without the flags of before: --max_steps 12\n" in done.stdout
-    moved = "== pretrain: the run in data/runs/pretrain/mine had other settings or inputs; it is now data/runs/pretrain/"
+    moved = "== pretrain: the run in data/runs/pretrain/mine had other settings or inputs; it is now data/runs/"
     assert moved in done.stdout
     steps = clone.folder / "data/runs/steps"
     (steps / "mine-tokenizer").write_text("done 0123  -\n")  # as an older train.sh left it
