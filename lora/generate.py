@@ -146,7 +146,7 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from instructions import asking_template, render, tokenize_prompts
+        from instructions import asking_template, last_tokens, render, tokenize_prompts
 
         template = asking_template(record.get("schema", "instruction"), template)
         if template == "raw" and "prompt" in record:
@@ -157,7 +157,8 @@ class Panel:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"the prompt is not UTF-8 at character {error.start + 1}") from None
-        return tokenize_prompts([text], self.tokenizer, template)[0][-self.settings.max_length :]
+        (ids,) = tokenize_prompts([text], self.tokenizer, template)
+        return last_tokens(ids, self.settings.max_length or len(ids), self.tokenizer.bos_token_id)
 
     def answer(self, records, temperature, seed, progress=False):
         """{model: replies to the records}."""

@@ -200,18 +200,31 @@ class Examples:
         return self.lengths - self.first_label
 
 
-def collect(pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False) -> Examples:
+def last_tokens(ids: list[int], count: int, bos: int | None) -> list[int]:
+    """The last `count` >= 1 ids; a BOS at the beginning, which the model expects there, stays if there is room.
+
+    >>> last_tokens([1, 7, 8, 9], 3, bos=1)
+    [1, 8, 9]
+    """
+    if len(ids) <= count or count < 2 or bos is None or ids[0] != bos:
+        return ids[-count:]
+    return [bos, *ids[1 - count :]]
+
+
+def collect(
+    pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False, bos: int | None = None
+) -> Examples:
     """(prompt ids, answer ids) pairs to Examples of at most max_length tokens.
 
-    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt. train_on_prompt
-    labels the prompt as well.
+    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt, all but the token
+    `bos`. train_on_prompt labels the prompt as well.
     """
     parts, first, dropped, truncated = [], [], 0, 0
     for prompt, answer in pairs:
         if len(prompt) + len(answer) > max_length:
             truncated += 1
             if keep_end_of_prompt:
-                prompt = prompt[-max(max_length - len(answer), 1) :]
+                prompt = last_tokens(prompt, max(max_length - len(answer), 1), bos)
         ids, label = [*prompt, *answer][:max_length], 1 if train_on_prompt else max(len(prompt), 1)
         if label >= len(ids):
             dropped += 1
@@ -303,7 +316,7 @@ def encode_records(
         if not (template == "chat" and answer and answer[-1] in tokenizer.all_special_ids):
             answer.append(tokenizer.eos_token_id)
     both = zip(prompts, answers, strict=True)
-    return collect(both, max_length, keep_end_of_prompt=texts, train_on_prompt=train_on_prompt)
+    return collect(both, max_length, texts, train_on_prompt, tokenizer.bos_token_id)
 
 
 def load_examples(

@@ -306,3 +306,5 @@ def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
     asked = generate.instruction_records(tmp_path / "imdb.json")
     assert byte_tokenizer().decode(panel.prompt_ids(asked[1], "seed")) == "Review: Bad film.\nSentiment:"
     assert len(panel.prompt_ids(asked[0], "seed")) == 100
+    panel.tokenizer.bos_token = "R"
+    assert panel.prompt_ids(asked[0], "seed")[0] == panel.tokenizer.bos_token_id, "a beginning's token outlives a cut"

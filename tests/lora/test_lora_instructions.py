@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from finetune_data import load_data
 from finetune_settings import InputError, Settings
-from instructions import asking_template, encode_records, load_examples, read_records, render, split_records
+from instructions import (
+    asking_template,
+    encode_records,
+    last_tokens,
+    load_examples,
+    read_records,
+    render,
+    split_records,
+)
 from tokenizers.processors import TemplateProcessing
 
 RECORD = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -155,6 +163,17 @@ def test_a_token_for_the_beginning_is_added_once(tokenizer):
     )
     examples = encode_records([RECORD], other)
     assert (examples[0] == other.bos_token_id).tolist() == [True] + [False] * (len(examples[0]) - 1)
+    cut = encode_records([{"text": "bad " * 100, "label": 0}], other, max_length=60, text_mode="sentiment")
+    assert (len(cut[0]), cut[0][0]) == (60, other.bos_token_id), "and outlives a cut"
+    assert texts(cut, other)[0].endswith("\nSentiment:")
+
+
+def test_a_cut_keeps_the_token_for_the_beginning():
+    assert last_tokens([1, 7, 8, 9], 3, 1) == [1, 8, 9]
+    assert last_tokens([1, 7, 8, 9], 2, 1) == [1, 9]
+    assert last_tokens([1, 7, 8, 9], 1, 1) == [9]
+    assert last_tokens([1, 7, 8, 9], 4, 1) == last_tokens([1, 7, 8, 9], 9, 1) == [1, 7, 8, 9]
+    assert last_tokens([6, 7, 8, 9], 3, 1) == last_tokens([6, 7, 8, 9], 3, None) == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
