@@ -50,7 +50,9 @@ class Settings:
     adapters: tuple[str, ...] = ()
     """adapter folders (PEFT's format), each shown beside the base"""
     template: Literal["saved", *TEMPLATES] = "saved"
-    """how instruction and input become a prompt; saved: as in each model's training (seed, where that is not known)"""
+    """how instruction and input become a prompt; saved: as in each model's training; where that is not
+    known, chat if the base has a chat template, else seed
+    """
     prompt: tuple[str, ...] = ()
     """instructions of your own"""
     input: str = ""
@@ -119,7 +121,8 @@ class Panel:
             check_base(self.base, adapter, self.base_hash)
         self.names = ["base", *names]
         folders = (settings.base, *settings.full, *settings.adapters)
-        self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))
+        unknown = "chat" if can_chat(self.tokenizer) else "seed"
+        self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)), unknown)
         self.ends = {name: end_tokens(self.base, self.tokenizer, self.templates[name]) for name in self.names}
 
     def models(self):
@@ -214,17 +217,32 @@ def check_vocabulary(folder, settings, tokenizer):
                          "name the base that it was trained from, or show it by itself as --base")
 
 
-def choose_templates(asked, folders):
+def can_chat(tokenizer):
+    """Whether the tokenizer has a chat template that works for one question."""
+    from instructions import render
+
+    try:
+        return bool(render("chat", "x", "", "x", tokenizer))
+    except InputError:
+        return False
+
+
+def choose_templates(asked, folders, unknown="seed"):
     """{model: template} for {model: folder}, the base first, as --template asks for.
 
-    A base that was not fine-tuned, whose folder names no template, gets that of the first model that names one.
+    A base that was not fine-tuned, whose folder names no template, gets that of the first model that names one; without
+    any it gets `unknown`, as the other models that name none do, those that PEFT saved among them.
     """
     from finetune_output import load_template
 
     saved = {name: load_template(folder) for name, folder in folders.items()}
     if asked == "saved":
         saved["base"] = next(filter(None, saved.values()), None)
-        return {name: own or "seed" for name, own in saved.items()}
+        nameless = [name for name, own in saved.items() if not own]
+        if nameless and unknown == "chat":
+            print(f"note: {', '.join(nameless)}: no prompt_template.json says how to ask; asked by the base's chat "
+                  "template (--template seed: in the seed's words)", file=sys.stderr)
+        return {name: own or unknown for name, own in saved.items()}
     for name, own in saved.items():
         if own not in (None, asked):
             print(f"note: {name} was trained with --template {own}, and is asked with --template {asked} as given",

@@ -198,6 +198,26 @@ def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsy
         generate.choose_templates("saved", folders)
 
 
+def test_models_that_name_no_template_are_asked_by_the_bases_chat_template(folder, tmp_path, capsys):
+    shutil.copytree(folder / "base", tmp_path / "base")
+    given = {"base": str(tmp_path / "base"), "adapters": (str(folder / "one"),)}
+    assert generate.Panel(generate.Settings(**given)).templates == {"base": "seed", "one": "seed"}
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "base")
+    assert capsys.readouterr().err == ""
+    assert generate.Panel(generate.Settings(**given)).templates == {"base": "chat", "one": "chat"}
+    assert capsys.readouterr().err.startswith("note: base, one: no prompt_template.json says how to ask; asked by ")
+    assert set(generate.Panel(generate.Settings(**given, template="seed")).templates.values()) == {"seed"}
+    shutil.copytree(folder / "one", tmp_path / "plain")
+    save_template(tmp_path / "plain", "plain")
+    given["adapters"] = (str(folder / "one"), str(tmp_path / "plain"))
+    chosen = generate.Panel(generate.Settings(**given)).templates
+    assert chosen == {"base": "plain", "one": "chat", "plain": "plain"}
+    tokenizer.chat_template = "{{ messages + 1 }}"
+    assert not generate.can_chat(tokenizer)
+
+
 def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Tom saw", "completion": " a cat."}\n')
     records = generate.instruction_records(tmp_path / "pairs.jsonl")
