@@ -261,6 +261,17 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     return names
 
 
+def expert_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The blocks' weights of many experts in one tensor (experts, rows, columns), by name; LoRA does not reach them."""
+    return {
+        f"{name}.{key}": weight
+        for name, module in model.named_modules()
+        if not hasattr(module, "kernel_size")  # a convolution's weight has three dimensions as well
+        for key, weight in module.named_parameters(recurse=False)
+        if weight.ndim == 3 and re.search(r"\.\d+\.", f"{name}.{key}")
+    }
+
+
 def replace_module(model: nn.Module, name: str, new: nn.Module):
     """Sets the submodule with the dotted `name`."""
     parent, _, child = name.rpartition(".")

@@ -29,9 +29,13 @@ from transformers import (
     Gemma2ForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
 )
+
+from lora import expert_weights
 
 TRAIN = Path(__file__).resolve().parents[2] / "lora" / "train.py"
 CPU = torch.device("cpu")
@@ -284,6 +288,21 @@ def test_a_model_that_packing_would_mix_up_is_refused(settings, tmp_path, tokeni
     with pytest.raises(InputError, match=r"does not keep packed sequences apart.*--packing False"):
         fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2")))
     assert fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2"), packing=False, max_steps=1))["step"] == 1
+    assert not expert_weights(load_base(str(tmp_path / "lfm2"))), "a convolution is no expert"
+
+
+def test_the_adapted_layers_are_named_and_experts_that_lora_does_not_reach(settings, tmp_path, tokenizer, capsys):
+    fine_tune(settings(max_steps=1))
+    said = capsys.readouterr().out
+    assert "parameters trained" in said and "\nLoRA on c_attn, c_proj, c_fc\n" in said and "warning" not in said
+    config = MixtralConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                           num_attention_heads=2, num_key_value_heads=1, num_local_experts=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "mixtral")
+    tokenizer.save_pretrained(tmp_path / "mixtral")
+    fine_tune(settings(model_name_or_path=str(tmp_path / "mixtral"), output_dir_name=str(tmp_path / "m"), max_steps=1))
+    said = capsys.readouterr().out
+    assert "\nLoRA on q_proj, k_proj, v_proj, o_proj\n" in said
+    assert "the experts' gate_up_proj, down_proj, 2,304 parameters, stay as they are\n" in said
 
 
 def test_every_dropout_of_the_base_is_set():
