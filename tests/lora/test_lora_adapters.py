@@ -107,6 +107,26 @@ def test_adapter_on_another_base_is_refused_naming_both(make_model, randomise, t
     assert not lora_layers(other)
 
 
+def test_the_same_adapter_is_the_same_bytes_and_older_files_are_read(make_model, randomise, tmp_path):
+    model = adapted(make_model("gpt2"), randomise)
+    path = tmp_path / "adapter_model.safetensors"
+    saved = set()
+    for _ in range(20):
+        save_adapter(adapter_of(model, "models/a", "0" * 64), tmp_path, model)
+        saved.add(path.read_bytes())
+    assert len(saved) == 1
+    tensors, older = load_file(path), {"format": "pt", "base_name": "models/a", "base_sha256": "0" * 64}
+    for metadata in (None, older):
+        if metadata:
+            save_file(tensors, path, metadata)
+        adapter = load_adapter(tmp_path, make_model("gpt2"))
+        assert (adapter.base_name, adapter.base_sha256) == ("models/a", "0" * 64)
+    for base in ("[1]", "{", '{"base_sha256": 1}'):
+        save_file(tensors, path, {"lora_base": base})
+        with pytest.raises(InputError, match="metadata is not a JSON object of texts"):
+            load_adapter(tmp_path, make_model("gpt2"))
+
+
 def test_switching_equals_each_adapter_alone(make_model, randomise):
     adapters = [
         adapter_of(adapted(make_model("gpt2"), randomise, rank, seed=rank, pattern=part))
