@@ -19,6 +19,7 @@ Shapes: L tokens of one example.
 
 import gzip
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ import numpy as np
 from finetune_settings import InputError
 
 END_OF_TEXT = "<|endoftext|>"
+MARK = "\ufdd0"  # a code point that no text has
 SENTIMENT = (" negative", " positive")
 ALPACA_HEAD = "Below is an instruction that describes a task"
 ALPACA_TAIL = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
@@ -55,6 +57,8 @@ def sentiment_prompt(text: str) -> str:
 def render(template: str, instruction: str, extra: str, answer: str, tokenizer) -> tuple[str, str]:
     """One instruction as (prompt, answer with its end token); generate with the prompt alone, from answer "".
 
+    In a chat, special tokens that are part of its words are marked (as_words).
+
     >>> render("seed", "Add.", "1 2", "3", tokenizer)
     ('BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:', ' 3<|endoftext|>')
     """
@@ -69,10 +73,12 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
     if template == "chat":
         if not tokenizer.chat_template:
             raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
-        user = [{"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
+        words = as_words(f"{instruction}\n{extra}" if extra else instruction, tokenizer)
+        user = [{"role": "user", "content": words}]
+        reply = {"role": "assistant", "content": as_words(answer, tokenizer)}
         try:
             prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
-            whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
+            whole = tokenizer.apply_chat_template([*user, reply], tokenize=False)
         except Exception as error:  # a template is somebody's program, which may fail in any way
             raise InputError(f"the model's chat template fails: {error}; use --template seed or alpaca") from None
         if not whole.startswith(prompt):
@@ -243,6 +249,33 @@ def asking_template(schema: str, template: str) -> str:
     return template if schema == "instruction" or (schema == "prompt" and template == "chat") else "raw"
 
 
+def specials_in(tokenizer) -> re.Pattern:
+    """Matches the tokenizer's special tokens, the longest where several begin alike."""
+    names = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names)) or r"(?!)")
+
+
+def as_words(text: str, tokenizer) -> str:
+    """The text with every special token in it marked as mere words, for a chat template to put its own around them;
+    tokenize_chat takes the marks out again.
+    """
+    return specials_in(tokenizer).sub(lambda found: found[0][0] + MARK + found[0][1:], text.replace(MARK, ""))
+
+
+def tokenize_chat(texts: list[str], tokenizer) -> list[list[int]]:
+    """Token ids of rendered chats: special tokens that the template wrote are such, marked ones are words."""
+    rows = tokenize(texts, tokenizer, start=False)
+    special = specials_in(tokenizer)
+    for number, text in enumerate(texts):
+        if MARK in text:
+            names = [*special.findall(text), None]
+            words = [part.replace(MARK, "") for part in special.split(text)]
+            parts = zip(tokenize(words, tokenizer, start=False, literal=True), names, strict=True)
+            rows[number] = [i for ids, name in parts
+                            for i in (ids if name is None else [*ids, tokenizer.convert_tokens_to_ids(name)])]
+    return rows
+
+
 def tokenize(texts: list[str], tokenizer, start: bool, literal: bool = False) -> list[list[int]]:
     """Token ids of each text; `start` adds the token that the model expects at the beginning (BOS), if it has one.
 
@@ -257,7 +290,9 @@ def tokenize_prompts(prompts: list[str], tokenizer, template: str) -> list[list[
     """Token ids of rendered prompts. Special tokens are read as such only where the template writes them, or the user
     the whole prompt: who asks what <|endoftext|> means does not end it.
     """
-    return tokenize(prompts, tokenizer, start=template != "chat", literal=template not in ("chat", "raw"))
+    if template == "chat":
+        return tokenize_chat(prompts, tokenizer)
+    return tokenize(prompts, tokenizer, start=True, literal=template != "raw")
 
 
 def kinds_of(records, template: str) -> set[str]:
@@ -311,7 +346,10 @@ def encode_records(
     template = asking_template(schema_of(records[0]), template)
     prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
     answers = [answer.removesuffix(eos) for _, answer in pairs]
-    answers = tokenize(answers, tokenizer, start=False, literal=template not in ("chat", "raw"))
+    if template == "chat":
+        answers = tokenize_chat(answers, tokenizer)
+    else:
+        answers = tokenize(answers, tokenizer, start=False, literal=template != "raw")
     for answer in answers:  # chat templates have ends of their own
         if not (template == "chat" and answer and answer[-1] in tokenizer.all_special_ids):
             answer.append(tokenizer.eos_token_id)

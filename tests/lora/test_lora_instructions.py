@@ -15,6 +15,7 @@ from instructions import (
     read_records,
     render,
     split_records,
+    tokenize_prompts,
 )
 from tokenizers.processors import TemplateProcessing
 
@@ -85,6 +86,21 @@ def test_special_tokens_in_a_users_words_are_words(tokenizer):
     example = encode_records([record], tokenizer, "plain")
     assert texts(example, tokenizer) == ("Explain <|endoftext|> please.\n", "It <|endoftext|> ends.<|endoftext|>")
     assert (example[0] == tokenizer.eos_token_id).sum() == 1
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    try:
+        chat = encode_records([record], tokenizer, "chat")
+        plain = encode_records([{"instruction": "Explain it", "output": "x"}], tokenizer, "chat")
+        prompt, _ = render("chat", record["instruction"], "", "", tokenizer)
+        (asked,) = tokenize_prompts([prompt], tokenizer, "chat")
+    finally:
+        tokenizer.chat_template = None
+    assert texts(chat, tokenizer) == ("user: Explain <|endoftext|> please.<|endoftext|>\nassistant: ",
+                                      "It <|endoftext|> ends.<|endoftext|>")
+    assert (chat[0] == tokenizer.eos_token_id).sum() == (plain[0] == tokenizer.eos_token_id).sum() == 2
+    assert asked == chat[0][: len(asked)].tolist() and chat[0][-1] == tokenizer.eos_token_id
     pair = encode_records([{"prompt": "a<|endoftext|>b", "completion": "c"}], tokenizer)
     assert (pair[0] == tokenizer.eos_token_id).sum() == 2, "a prompt of one's own is taken as it is"
 
