@@ -423,6 +423,19 @@ def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
         fine_tune(settings(max_steps=2, lr=1e-3))
 
 
+def test_a_run_may_be_evaluated_otherwise_but_not_lengthened(settings, tmp_path):
+    fine_tune(settings(max_steps=2))
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    state["identity"] |= {"eval_batch_size": 2, "eval_interval": 3}  # as an earlier version wrote them
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    assert fine_tune(settings(max_steps=2, eval_batch_size=3, eval_interval=2))["step"] == 2
+    said = r"is finished, with a learning rate that follows its length \(max_steps: 2 -> 9\).*load_path .*/run/adapter"
+    with pytest.raises(InputError, match=said):
+        fine_tune(settings(max_steps=9))
+    with pytest.raises(InputError, match=r"belongs to another run \(eval_interval: .*patience: 0 -> 1"):
+        fine_tune(settings(max_steps=2, eval_interval=2, patience=1))
+
+
 def test_a_folder_in_use_is_refused(settings, tmp_path):
     lock = lock_folder(tmp_path / "run")
     with pytest.raises(InputError, match="another run"):
