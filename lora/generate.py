@@ -48,7 +48,7 @@ class Settings:
     full: tuple[str, ...] = ()
     """fully fine-tuned models to show beside it: folders or names on the hub"""
     adapters: tuple[str, ...] = ()
-    """adapter folders (PEFT's format), each shown beside the base"""
+    """adapter folders (PEFT's format) or folders of LoRA runs, each shown beside the base"""
     template: Literal["saved", *TEMPLATES] = "saved"
     """how instruction and input become a prompt; saved: as in each model's training; where that is not
     known, chat if the base has a chat template, else seed
@@ -114,13 +114,14 @@ class Panel:
         self.base = self.load(settings.base)
         count = len(settings.full)
         self.full = dict(zip(names[:count], settings.full, strict=True))
+        adapters = [adapter_folder(folder) for folder in settings.adapters]
         self.adapters = {name: load_adapter(folder, self.base)
-                         for name, folder in zip(names[count:], settings.adapters, strict=True)}
+                         for name, folder in zip(names[count:], adapters, strict=True)}
         self.base_hash = base_sha256(self.base) if self.adapters else ""  # once: it takes a while
         for adapter in self.adapters.values():  # now, not when the models before it have answered
             check_base(self.base, adapter, self.base_hash)
         self.names = ["base", *names]
-        folders = (settings.base, *settings.full, *settings.adapters)
+        folders = (settings.base, *settings.full, *adapters)
         unknown = "chat" if can_chat(self.tokenizer) else "seed"
         self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)), unknown)
         self.ends = {name: end_tokens(self.base, self.tokenizer, self.templates[name]) for name in self.names}
@@ -180,6 +181,17 @@ class Panel:
                     raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
                 replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return replies
+
+
+def adapter_folder(folder):
+    """The folder itself, or the adapter in it where it is that of a run (lora/train.py)."""
+    inner = Path(folder, "adapter")
+    return str(inner) if not has_adapter(folder) and has_adapter(inner) else folder
+
+
+def has_adapter(folder):
+    """Whether the folder holds an adapter in PEFT's format."""
+    return Path(folder, "adapter_config.json").exists()
 
 
 def labels(full, adapters):
@@ -391,7 +403,7 @@ def main(settings):
         if folder.startswith((str(ROOT), "data/")) and not Path(folder, "config.json").exists():
             raise InputError(f"--{name}: there is no model {folder} yet; make it with: bash train.sh")
     for folder in settings.adapters:
-        if not Path(folder, "adapter_config.json").exists():
+        if not has_adapter(adapter_folder(folder)):
             ours = folder.startswith((str(ROOT), "data/"))
             raise InputError(f"--adapters: there is no adapter {folder}" + "; make it with: bash train.sh" * ours)
     panel = Panel(settings)

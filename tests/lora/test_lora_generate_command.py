@@ -161,6 +161,16 @@ def test_a_full_model_with_other_tokens_is_refused(folder, tmp_path):
     assert panel_of(larger, "larger").names == panel_of(None, "none").names == ["base", "full"]
 
 
+def test_a_runs_folder_stands_for_the_adapter_in_it(folder, tmp_path, capsys):
+    shutil.copytree(folder / "one", tmp_path / "my-run" / "adapter")
+    save_template(tmp_path / "my-run" / "adapter", "plain")
+    given = {"base": str(folder / "base"), "adapters": (str(tmp_path / "my-run"),), "prompt": ("Add.",)}
+    panel = generate.Panel(generate.Settings(**given))
+    assert panel.templates == {"base": "plain", "my-run": "plain"}
+    generate.main(generate.Settings(**given, max_new_tokens=3))
+    assert "[my-run]" in capsys.readouterr().out
+
+
 def test_an_adapter_of_another_base_is_refused_before_anything_is_asked(folder, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(folder / "base")
     convert_linear_layer_to_lora(model, lora_dim=2)
