@@ -5,7 +5,7 @@ loss is.
 
 A file is a JSON list or JSONL of records, or plain text:
 
-    {"instruction", "input" (may be missing or empty), "output"}   Alpaca's schema, laid out by a template
+    {"instruction", "input" (or none, or null), "output"}          Alpaca's schema, laid out by a template
     {"prompt", "completion"}                                       taken as they are ("chat": as a dialogue)
     {"text"} or a .txt file, documents ended by a line <|endoftext|>   text_mode "documents" or "blocks"
     {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a
@@ -123,6 +123,8 @@ def read_records(path) -> list[dict]:
             raise InputError(f"{path}: expected a non-empty list of records, found {found}")
         records = [(f"record {i}", record) for i, record in enumerate(whole, 1)]
     for where, record in records:
+        if isinstance(record, dict) and "instruction" in record and record.get("input", "") is None:
+            record["input"] = ""  # as other tools write that there is none
         check_record(record, f"{path}, {where}")
     return [record for _, record in records]
 

@@ -210,7 +210,8 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
         ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
         ("a.json", '[{"instruction": "x", "output": 5}]', "record 1: 'output' must be text, found int"),
-        ("a.json", '[{"instruction": "x", "input": null, "output": "y"}]', "record 1: 'input' must be text"),
+        ("a.json", '[{"instruction": "x", "input": 0, "output": "y"}]', "record 1: 'input' must be text"),
+        ("a.json", '[{"instruction": "x", "output": null}]', "record 1: 'output' must be text, found NoneType"),
         ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
         ("a.json", '["x"]', "record 1: expected an object"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
@@ -229,6 +230,13 @@ def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message) as error:
         read_records(path)
     assert str(path) in str(error.value)
+
+
+def test_an_input_of_null_is_none(tmp_path, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"instruction": "Go.", "input": null, "output": "x"}')
+    assert texts(load_examples(path, tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
+    assert read_records(path)[0]["input"] == ""
 
 
 def test_what_is_no_file_is_named(tmp_path):
