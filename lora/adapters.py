@@ -301,7 +301,8 @@ def load_adapter(folder, model) -> Adapter:
     try:
         with safe_open(path, framework="pt") as file:
             base = recorded_base(path, file.metadata() or {})
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()  # noqa: SIM118
+                      if not is_base_weight(path, file, key, layers)}
             names = check_header(path, config, shapes, layers)
             tensors = {key: file.get_tensor(key) for key in shapes}
             for key, tensor in tensors.items():
@@ -329,6 +330,20 @@ def load_adapter(folder, model) -> Adapter:
         str(folder),
         rslora,
     )
+
+
+def is_base_weight(path: Path, file, key: str, layers: dict) -> bool:
+    """Whether a tensor is the base's own weight (rounded to bf16, as in base_sha256), which PEFT saves beside the
+    adapter of an output head; InputError if it is another one.
+    """
+    layer = layers.get(key.removeprefix(PREFIX).removesuffix(".base_layer.weight"))
+    if layer is None or not key.endswith(".base_layer.weight"):
+        return False
+    here = layer.weight.detach().cpu().bfloat16()
+    same_shape = tuple(file.get_slice(key).get_shape()) == tuple(here.shape)
+    if not same_shape or not torch.equal(file.get_tensor(key).bfloat16(), here):
+        raise InputError(f"{path}: '{key}' is not the weight of this base model; load it on its own base")
+    return True
 
 
 def recorded_base(path: Path, metadata: dict[str, str]) -> dict[str, str]:

@@ -66,6 +66,23 @@ def test_ours_loads_pefts_with_the_same_logits(make_model, randomise, tmp_path, 
     torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_the_bases_head_that_peft_saves_beside_its_adapter_is_skipped(make_model, randomise, tmp_path):
+    base = make_model("llama")
+    config = peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"], task_type="CAUSAL_LM")
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    randomise(theirs).save_pretrained(tmp_path)
+    key = "base_model.model.lm_head.base_layer.weight"
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert key in tensors
+    load_adapter(tmp_path, make_model("llama").bfloat16())  # the same weight, rounded
+    ours = install_adapter(make_model("llama").eval(), load_adapter(tmp_path, base))
+    torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+    for other in (tensors[key] + 1, tensors[key][:5]):
+        save_file(tensors | {key: other.contiguous()}, tmp_path / "adapter_model.safetensors")
+        with pytest.raises(InputError, match=r"lm_head\.base_layer\.weight' is not the weight of this base"):
+            load_adapter(tmp_path, make_model("llama"))
+
+
 def test_tied_embedding_is_untouched_and_not_saved(make_model, randomise, tmp_path):
     ours = adapted(make_model("qwen3"), randomise)
     save_adapter(adapter_of(ours), tmp_path, ours)
