@@ -33,6 +33,8 @@ from transformers import (
     MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from lora import expert_weights
@@ -303,6 +305,14 @@ def test_the_adapted_layers_are_named_and_experts_that_lora_does_not_reach(setti
     said = capsys.readouterr().out
     assert "\nLoRA on q_proj, k_proj, v_proj, o_proj\n" in said
     assert "the experts' gate_up_proj, down_proj, 2,304 parameters, stay as they are\n" in said
+
+
+def test_an_encoder_decoder_is_refused_as_such(settings, tmp_path, tokenizer):
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    with pytest.raises(InputError, match=r"t5' is an encoder-decoder model \(t5\); only models that continue text"):
+        fine_tune(settings(model_name_or_path=str(tmp_path / "t5")))
 
 
 def test_every_dropout_of_the_base_is_set():
