@@ -40,8 +40,8 @@ class Settings:
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
     template: Literal[TEMPLATES] = "seed"
-    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template; raw:
-    nothing is added
+    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template, as
+    always of records with messages; raw: nothing is added
     """
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""

@@ -296,7 +296,7 @@ def instruction_records(path):
             record.pop("prompt", None)
         elif schema == "prompt":
             record["instruction"] = record["prompt"]
-        elif record.get("label") in (0, 1):
+        elif schema == "text" and record.get("label") in (0, 1):
             answers = [SENTIMENT[int(label)].strip() for label in (record["label"], 1 - record["label"])]
             record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
                        "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}

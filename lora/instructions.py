@@ -7,6 +7,8 @@ A file is a JSON list or JSONL of records, or plain text:
 
     {"instruction", "input" (or none, or null), "output"}          Alpaca's schema, laid out by a template
     {"prompt", "completion"}                                       taken as they are ("chat": as a dialogue)
+    {"messages": [{"role", "content"}, ...]}                       a chat, laid out by the base's chat template whatever
+    --template says; the last answer is learned, what comes before it is its prompt
     {"text"} or a .txt file, documents ended by a line <|endoftext|>   text_mode "documents" or "blocks"
     {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a
     word
@@ -71,24 +73,32 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
     if template == "plain":  # a third of the seed's tokens, where the vocabulary is small and has no capitals
         return f"{instruction}{' ' + extra if extra else ''}\n", f"{answer}{tokenizer.eos_token}"
     if template == "chat":
-        if not tokenizer.chat_template:
-            raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
-        words = as_words(f"{instruction}\n{extra}" if extra else instruction, tokenizer)
-        user = [{"role": "user", "content": words}]
-        reply = {"role": "assistant", "content": as_words(answer, tokenizer)}
-        try:
-            prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
-            whole = tokenizer.apply_chat_template([*user, reply], tokenize=False)
-        except Exception as error:  # a template is somebody's program, which may fail in any way
-            raise InputError(f"the model's chat template fails: {error}; use --template seed or alpaca") from None
-        if not whole.startswith(prompt):
-            raise InputError(
-                "this chat template rewrites the question once it is answered; use --template seed or alpaca"
-            )
-        return prompt, whole[len(prompt) :].rstrip("\n")
+        question = {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
+        return render_chat([question, {"role": "assistant", "content": answer}], tokenizer)
     if template == "raw":
         return f"{instruction}{' ' + extra if extra else ''}", f"{answer}{tokenizer.eos_token}"
     raise InputError(f"unknown template '{template}'; use seed, alpaca, plain, chat or raw")
+
+
+def render_chat(messages: list[dict], tokenizer, advice="use --template seed or alpaca") -> tuple[str, str]:
+    """A chat as (prompt, answer with its end token): the last message is the answer. InputError ends in the advice."""
+    if not tokenizer.chat_template:
+        raise InputError(f"this tokenizer has no chat template; {advice}")
+    turns = [{"role": message["role"], "content": as_words(message["content"], tokenizer)} for message in messages]
+    try:
+        prompt = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # a template is somebody's program, which may fail in any way
+        raise InputError(f"the model's chat template fails: {error}; {advice}") from None
+    if not whole.startswith(prompt):
+        raise InputError(f"this chat template rewrites the question once it is answered; {advice}")
+    return prompt, whole[len(prompt) :].rstrip("\n")
+
+
+def up_to_last_answer(messages: list[dict]) -> list[dict]:
+    """The messages without those after the last of the assistant's."""
+    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[: last + 1]
 
 
 def read_records(path) -> list[dict]:
@@ -141,11 +151,11 @@ def parse(text: str, where):
         raise InputError(f"{where}: nested too deeply for a record") from None
 
 
-SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))
+SCHEMAS = (("instruction", "output"), ("messages",), ("prompt", "completion"), ("text",))
 
 
 def schema_of(record: dict) -> str | None:
-    """The first key of the record's schema: "instruction", "prompt" or "text"; None if it has none."""
+    """The first key of the record's schema: "instruction", "messages", "prompt" or "text"; None if it has none."""
     return next((keys[0] for keys in SCHEMAS if keys[0] in record), None)
 
 
@@ -155,16 +165,40 @@ def check_record(record, where: str):
         raise InputError(f"{where}: expected an object, found {type(record).__name__}")
     schema = next((keys for keys in SCHEMAS if keys[0] in record), None)
     if schema is None:
-        raise InputError(f"{where}: needs instruction + output, prompt + completion, or text; it has {sorted(record)}")
+        raise InputError(
+            f"{where}: needs instruction + output, prompt + completion, messages, or text; it has {sorted(record)}"
+        )
+    if schema == ("messages",):
+        check_messages(record["messages"], where)
+        return
     for key in (*schema, *(["input"] if "input" in record and "instruction" in record else [])):
         if key not in record:
             raise InputError(f"{where}: '{key}' is missing")
-        if not isinstance(record[key], str):
-            raise InputError(f"{where}: '{key}' must be text, found {type(record[key]).__name__}")
-        try:
-            record[key].encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{where}: '{key}' has half a character (a surrogate) at {error.start}") from None
+        check_text(record[key], key, where)
+
+
+def check_text(text, key: str, where: str):
+    """Raises InputError unless the field `key` is a text."""
+    if not isinstance(text, str):
+        raise InputError(f"{where}: '{key}' must be text, found {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: '{key}' has half a character (a surrogate) at {error.start}") from None
+
+
+def check_messages(messages, where: str):
+    """Raises InputError unless these are turns of a chat, a system's at most first, with an answer to something."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InputError(f'{where}: \'messages\' must be a list of {{"role": ..., "content": ...}}')
+    for number, message in enumerate(messages, 1):
+        here = f"{where}, message {number}"
+        allowed = ("system", "user", "assistant") if number == 1 else ("user", "assistant")
+        if message.get("role") not in allowed:
+            raise InputError(f"{here}: the role is {message.get('role')!r}; here it can be {', '.join(allowed)}")
+        check_text(message.get("content"), "content", here)
+    if "assistant" not in [message["role"] for message in messages[1:]]:
+        raise InputError(f"{where}: 'messages' needs an answer of the assistant's after another message")
 
 
 def split_records(records: list, eval_ratio: float) -> tuple[list, list]:
@@ -246,8 +280,10 @@ def collect(
 
 def asking_template(schema: str, template: str) -> str:
     """The template that asks records of a schema as in training: texts are taken as they are, and so are prompts with
-    their completions, unless they become a chat.
+    their completions, unless they become a chat, which messages are.
     """
+    if schema == "messages":
+        return "chat"
     return template if schema == "instruction" or (schema == "prompt" and template == "chat") else "raw"
 
 
@@ -341,6 +377,9 @@ def encode_records(
             pairs.append((sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + eos))
         elif "instruction" in record:
             pairs.append(render(template, record["instruction"], record.get("input", ""), record["output"], tokenizer))
+        elif schema_of(record) == "messages":
+            messages = up_to_last_answer(record["messages"])
+            pairs.append(render_chat(messages, tokenizer, "records with messages need a base whose template works"))
         elif chat:
             pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
         else:

@@ -237,6 +237,13 @@ def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
         assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
 
 
+def test_chats_are_not_asked(tmp_path):
+    (tmp_path / "chats.json").write_text(json.dumps([{"label": 1, "messages": [
+        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes."}]}]))
+    with pytest.raises(InputError, match="record 1: has no instruction to answer"):
+        generate.instruction_records(tmp_path / "chats.json")
+
+
 def test_instructions_are_asked_as_in_training(folder, tmp_path):
     more = {"prompt": 5, "text": "A film.", "label": 1}
     record = {"instruction": "Add.", "input": "<noinput>", "output": "3", **more}

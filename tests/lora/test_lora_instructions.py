@@ -81,6 +81,32 @@ def test_chat_template_trains_the_reply_and_its_end(tokenizer):
         tokenizer.chat_template = None
 
 
+def test_the_last_answer_of_a_chat_is_learned(tokenizer, tmp_path):
+    turns = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."), ("user", "Cat?"), ("assistant", "Yes.")]
+    record = {"messages": [{"role": role, "content": content} for role, content in [*turns, ("user", "Thanks.")]]}
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(InputError, match="no chat template; records with messages need a base whose template works"):
+        load_examples(path, tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    try:
+        prompt = "".join(f"<{role}>{content}<|endoftext|>\n" for role, content in turns[:-1]) + "<assistant>"
+        for template in ("seed", "chat"):
+            examples = load_examples(path, tokenizer, template)
+            assert texts(examples, tokenizer) == (prompt, "Yes.<|endoftext|>")
+        both = encode_records([record, RECORD], tokenizer, "chat")
+        assert texts(both, tokenizer, 1) == ("<user>Add.\n1 2<|endoftext|>\n<assistant>", "3<|endoftext|>")
+        with pytest.raises(InputError, match="instruction and messages are mixed"):
+            encode_records([record, RECORD], tokenizer)
+        data = load_data(Settings(data_path=str(path)), tokenizer, 128)
+        assert (data.template, data.show) == ("chat", [])
+    finally:
+        tokenizer.chat_template = None
+
+
 def test_special_tokens_in_a_users_words_are_words(tokenizer):
     record = {"instruction": "Explain <|endoftext|> please.", "output": "It <|endoftext|> ends."}
     example = encode_records([record], tokenizer, "plain")
@@ -114,6 +140,7 @@ def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
 
 @pytest.mark.parametrize(("schema", "expected"), [
     ("instruction", ["seed", "chat"]), ("prompt", ["raw", "chat"]), ("text", ["raw", "raw"]),
+    ("messages", ["chat", "chat"]),
 ])
 def test_the_template_that_asks_follows_the_schema(schema, expected):
     assert [asking_template(schema, template) for template in ("seed", "chat")] == expected
@@ -213,6 +240,13 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", '[{"instruction": "x", "input": 0, "output": "y"}]', "record 1: 'input' must be text"),
         ("a.json", '[{"instruction": "x", "output": null}]', "record 1: 'output' must be text, found NoneType"),
         ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
+        ("a.json", '[{"messages": "x"}]', "record 1: 'messages' must be a list of"),
+        ("a.json", '[{"messages": [{"role": "tool", "content": "x"}]}]', "message 1: the role is 'tool'; here it can"),
+        ("a.json", '[{"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}]}]',
+         "message 2: the role is 'system'; here it can be user, assistant"),
+        ("a.json", '[{"messages": [{"role": "user", "content": [1]}]}]', "message 1: 'content' must be text"),
+        ("a.json", '[{"messages": [{"role": "assistant", "content": "x"}]}]', "record 1: 'messages' needs an answer"),
+        ("a.json", '[{"messages": []}]', "record 1: 'messages' needs an answer"),
         ("a.json", '["x"]', "record 1: expected an object"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),

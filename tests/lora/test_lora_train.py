@@ -332,6 +332,19 @@ def test_prompts_with_completions_are_asked_as_they_were_trained(settings, tmp_p
     assert "ASSISTANT" not in (Path(result["folder"]) / "response.txt").read_text()
 
 
+def test_chats_are_trained_and_asked_by_the_chat_template(settings, tmp_path, base_folder):
+    shutil.copytree(base_folder / "gpt2", tmp_path / "chat base")
+    tokenizer = load_tokenizer(str(tmp_path / "chat base"))
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer.save_pretrained(tmp_path / "chat base")
+    turns = [{"role": role, "content": "a cat"} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "chats.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 20)
+    fine_tune(settings(model_name_or_path=str(tmp_path / "chat base"), data_path=str(tmp_path / "chats.jsonl"),
+                       max_steps=1, response_tokens=2, adapter_out=str(tmp_path / "a")))
+    assert json.loads((tmp_path / "a" / "prompt_template.json").read_text()) == {"template": "chat"}
+
+
 def test_metrics_outlive_a_kill_after_resuming(settings, tmp_path):
     result = fine_tune(settings())
     path = Path(result["folder"]) / "metrics.jsonl"
