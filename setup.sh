@@ -27,8 +27,8 @@ from_caller() {
 }
 
 # flags_from_caller WORD...: sets FLAGS to the words, the paths among them made absolute. Which word is a path only the
-# stage knows: an existing file is taken for one, a folder only with a slash (300 and lora are values of flags as well);
-# what a run is to make need not exist yet.
+# stage knows: an existing file is taken for one, a folder only with a slash (300 and lora are values of flags as well)
+# or after a flag that takes folders; what a run is to make need not exist yet.
 flags_from_caller() {
     local word flag='' name  # name: `--flag=`, where the word begins with it
     FLAGS=()
@@ -36,10 +36,12 @@ flags_from_caller() {
         name=''
         [[ $word != --*=* ]] || { flag=${word%%=*} name=${word%%=*}= word=${word#*=}; }
         if [[ -n $word && $word != [-/]* && ! $CALLER -ef $ROOT ]]; then
-            case $flag in
-                --adapter_out | --model_out) word=$CALLER/$word ;;
+            case ${flag//_/-} in  # the scripts read both
+                --adapter-out | --model-out | --out | --save-counts) word=$CALLER/$word ;;
+                --adapters | --full | --base | --model-name-or-path | --lora-load-path | --init-from | --config | --prompt-file)
+                    word=$(from_caller "$word") ;;
                 --prompt | --input) ;;  # a text, whatever files there are
-                --output_dir_name) [[ $word != */* ]] || word=$CALLER/$word ;;
+                --output-dir-name) [[ $word != */* ]] || word=$CALLER/$word ;;
                 *) [[ $word != */* && ! -f $CALLER/$word ]] || word=$(from_caller "$word") ;;
             esac
         fi

@@ -4,13 +4,15 @@
 #   bash train.sh                    everything, on the offline `stories` data: minutes on 2 CPU cores
 #   bash train.sh bpe [flags]        one stage: tokenizer and token shards; flags go to `bpe/run.py train`
 #   bash train.sh pretrain [flags]   ... the base model; flags go to pretrain/model.py
-#   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py
+#   bash train.sh lora [flags]       ... LoRA beside full fine-tuning; with flags, one run of lora/train.py, on the base
+#                                    that was made here unless --model_name_or_path names another
 #   bash train.sh --name NAME --text FILE_OR_FOLDER [--instructions FILE] [STAGE [flags]]
 #                                    the same pipeline on your own text and instructions; `lora` with flags fine-tunes
 #                                    NAME's base on them
 #   --force                          makes anew what is up to date
 #
-# A step is skipped when the same command has already run on the same input files.
+# A step is skipped when the same command has already run on the same input files; without flags of its own a stage
+# keeps what other flags have made of them.
 # Ctrl-C stops; the same command again continues where it stopped.
 set -euo pipefail
 # shellcheck source=setup.sh
@@ -49,9 +51,27 @@ for word in "$@"; do
     case $word in -h | --help) exec "$PYTHON" "${script[@]}" "$@" ;; esac
 done
 
+# has_flag NAME WORD...: whether --NAME or --NAME=... is among the words, with _ or - as the scripts read it.
+has_flag() {
+    local flag=$1 word
+    for word in "${@:2}"; do
+        word=${word%%=*}
+        [ "${word//-/_}" != "__$flag" ] || return 0
+    done
+    return 1
+}
+
+# The folders that the stages hand on have the pipeline's names; a stage with others would leave the next one without.
+for name in out export data; do
+    [ "$STAGE" != pretrain ] || ! has_flag "$name" "$@" ||
+        die "--$name: here the folders follow from --name NAME; for folders of your own: $PYTHON pretrain/model.py --help"
+done
+
 text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME base=data/models/$NAME
 instructions=data/instructions/$NAME run=data/runs/pretrain/$NAME tuned=data/runs/lora/$NAME
 choices=data/choices/$NAME.jsonl
+
+exec 3>&1  # the screen, also for a step whose output goes to a log
 
 # attended COMMAND...: runs it, and hands SIGTERM on; bash by itself would first wait for the end of a COMMAND in front.
 # Traps only take note: a wait within a trap can miss the end of what the wait outside has just seen.
@@ -73,10 +93,11 @@ attended() {
 }
 
 # step STEP OUTPUT [INPUT...] -- COMMAND...: runs COMMAND, unless the same COMMAND has already made OUTPUT from the same
-# INPUT files, compared by name and content. The run folder of an interrupted COMMAND is kept for it to continue in;
-# that of another COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
+# INPUT files, compared by name and content. Of its words the last `own` are flags that the user gave; without any, an
+# OUTPUT of other flags is kept. The run folder of an interrupted COMMAND is kept for it to continue in; that of another
+# COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
 step() {
-    local name=$1 output=$2 inputs=() stamp key before aside='' status
+    local name=$1 output=$2 inputs=() stamp key flags='' before was was_key was_flags aside='' status own=${own:-0}
     shift 2
     while [ "$1" != -- ]; do
         [ -e "$1" ] || die "$name: there is no $1; give --text FILE (for instructions: --instructions FILE)"
@@ -85,30 +106,46 @@ step() {
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    key=$({ printf '%s\n' "$@"
-        find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort; } | "${SHA256[@]}")
+    # The stamp: what became of it, a hash of the inputs and one of the command, then the user's flags.
+    key=$(find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of)
+    key+=,$(printf '%s\n' "${@:1:$# - own}" | hash_of)
+    [ "$own" = 0 ] || flags=$(printf ' %q' "${@:$# - own + 1}")
     before=$(cat "$stamp" 2>/dev/null || true)
-    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$before" = "done $key" ]; then
-        say "$name: up to date ($output)"
-        return
+    read -r was was_key was_flags <<<"$before" || true
+    [[ $was_key == *,* ]] || was_flags=''  # a stamp of an older version of this script
+    was_flags=${was_flags:+ $was_flags}
+    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$was $was_key" = "done $key" ]; then
+        if [ "$before" = "done $key$flags" ]; then
+            say "$name: up to date ($output)"
+            return
+        elif [ "$own" = 0 ]; then
+            say "$name: kept as made with$was_flags ($output); --force makes it anew without"
+            return
+        fi
     fi
-    if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$before" != "started $key" ]; }; then
+    [ "$own" != 0 ] || [ -z "$was_flags" ] || say "$name: made anew without the flags of before:$was_flags" >&3
+    if [ -e "${run_folder:-}" ] && { [ -n "$FORCE" ] || [ "$before" != "started $key$flags" ]; }; then
         check_unused "$run_folder"
         aside=$run_folder.$(date +%Y%m%d-%H%M%S)
         mv "$run_folder" "$aside"
+        say "$name: the run in $run_folder had other settings or inputs; it is now $aside" >&3
     fi
     say "$name: ${*#"$PYTHON"}"
-    printf 'started %s\n' "$key" >"$stamp"
+    printf 'started %s\n' "$key$flags" >"$stamp"
     attended "$@" || {
         status=$?
         if [ "$status" = 2 ] && [ -n "$aside" ] && [ ! -e "$run_folder" ]; then
             mv "$aside" "$run_folder"
             printf '%s\n' "$before" >"$stamp"
+            say "$name: refused; $aside is $run_folder again" >&3
         fi
         exit "$status"
     }
-    printf 'done %s\n' "$key" >"$stamp"
+    printf 'done %s\n' "$key$flags" >"$stamp"
 }
+
+# hash_of: the hash of what it reads, alone.
+hash_of() { "${SHA256[@]}" | cut -d ' ' -f 1; }
 
 # check_unused RUN_FOLDER: ends here if a job holds the lock that pretraining and fine-tuning take (macOS has no flock(1)).
 check_unused() {
@@ -134,7 +171,7 @@ prepare() {
 }
 
 bpe() {
-    step tokenizer "$tokenizer/tokenizer.json" "$text/train.txt" -- \
+    own=$# step tokenizer "$tokenizer/tokenizer.json" "$text/train.txt" -- \
         "$PYTHON" bpe/run.py train "$text/train.txt" --vocab_size 4096 --special_tokens '<|endoftext|>' \
         --out "$tokenizer" "$@"
     step tokens "$tokens/manifest.json" "$tokenizer/tokenizer.json" "$text" -- \
@@ -148,7 +185,7 @@ pretrain() {
     local with_choices=() preset=text
     [ "$NAME" != stories ] || preset=stories
     [ ! -e "$choices" ] || with_choices=(--choices "$choices")
-    run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" pretrain/presets.py -- \
+    own=$# run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" pretrain/presets.py -- \
         "$PYTHON" pretrain/model.py --preset "$preset" --data "$tokens" --out "$run" --resume auto \
         --export "$base" ${with_choices[@]+"${with_choices[@]}"} "$@"
     step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
@@ -157,9 +194,11 @@ pretrain() {
 lora() {
     if [ $# -gt 0 ]; then
         local of_name=()  # later flags win; records of the user's own bring an evaluation set of their own
-        [ -z "$NAMED" ] || of_name=(--model_name_or_path "$base")
-        [[ -z $NAMED || " $*" == *" --data_path"* ]] || of_name+=(
-            --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
+        if [ -n "$NAMED" ] || { [ -e "$base/model.safetensors" ] && ! has_flag model_name_or_path "$@"; }; then
+            of_name=(--model_name_or_path "$base")
+            has_flag data_path "$@" || of_name+=(
+                --data_path "${instructions}_train.json" --eval_data_path "${instructions}_val.json")
+        fi
         attended "$PYTHON" lora/train.py ${of_name[@]+"${of_name[@]}"} "$@"
         return
     fi

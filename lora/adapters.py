@@ -202,8 +202,9 @@ def save_adapter(adapter: Adapter, folder, model=None):
         tensors[f"{PREFIX}{name}.lora_B.weight"] = branch.left.t().contiguous().cpu()
         if branch.magnitude is not None:
             tensors[f"{PREFIX}{name}.lora_magnitude_vector"] = branch.magnitude.contiguous().cpu()
-    metadata = {"format": "pt", "base_name": adapter.base_name, "base_sha256": adapter.base_sha256}
-    write_atomically(folder / WEIGHTS, save(tensors, metadata))
+    base = {"base_name": adapter.base_name, "base_sha256": adapter.base_sha256}
+    # one entry, since safetensors writes several in a random order: the same adapter is to be the same bytes
+    write_atomically(folder / WEIGHTS, save(tensors, {"lora_base": json.dumps(base, sort_keys=True)}))
     write_atomically(folder / CONFIG, (json.dumps(peft_config(adapter, model), indent=2) + "\n").encode())
 
 
@@ -299,8 +300,9 @@ def load_adapter(folder, model) -> Adapter:
     layers = {**linear_layers(model), **lora_stand_ins(model)}
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            base = recorded_base(path, file.metadata() or {})
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()  # noqa: SIM118
+                      if not is_base_weight(path, file, key, layers)}
             names = check_header(path, config, shapes, layers)
             tensors = {key: file.get_tensor(key) for key in shapes}
             for key, tensor in tensors.items():
@@ -322,12 +324,39 @@ def load_adapter(folder, model) -> Adapter:
         )
     return Adapter(
         branches,
-        metadata.get("base_name") or str(config.get("base_model_name_or_path") or ""),
-        metadata.get("base_sha256", ""),
+        base.get("base_name") or str(config.get("base_model_name_or_path") or ""),
+        base.get("base_sha256", ""),
         float(config.get("lora_dropout") or 0),
         str(folder),
         rslora,
     )
+
+
+def is_base_weight(path: Path, file, key: str, layers: dict) -> bool:
+    """Whether a tensor is the base's own weight (rounded to bf16, as in base_sha256), which PEFT saves beside the
+    adapter of an output head; InputError if it is another one.
+    """
+    layer = layers.get(key.removeprefix(PREFIX).removesuffix(".base_layer.weight"))
+    if layer is None or not key.endswith(".base_layer.weight"):
+        return False
+    here = layer.weight.detach().cpu().bfloat16()
+    same_shape = tuple(file.get_slice(key).get_shape()) == tuple(here.shape)
+    if not same_shape or not torch.equal(file.get_tensor(key).bfloat16(), here):
+        raise InputError(f"{path}: '{key}' is not the weight of this base model; load it on its own base")
+    return True
+
+
+def recorded_base(path: Path, metadata: dict[str, str]) -> dict[str, str]:
+    """Name and sha256 of the base in a file's metadata: one entry of JSON, or two as older files have; {} in PEFT's."""
+    if "lora_base" not in metadata:
+        return metadata
+    try:
+        base = json.loads(metadata["lora_base"])
+    except (ValueError, RecursionError):
+        base = None
+    if not isinstance(base, dict) or not all(isinstance(value, str) for value in base.values()):
+        raise InputError(f"{path}: the entry 'lora_base' of its metadata is not a JSON object of texts")
+    return base
 
 
 def lora_stand_ins(model) -> dict:

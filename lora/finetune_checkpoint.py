@@ -18,7 +18,7 @@ from finetune_settings import InputError, Settings
 FILE = "checkpoint.pt"
 # Settings that may be others when a run continues: those that do not change what is trained ...
 FREE = {"resume", "debug", "output_dir_name", "adapter_out", "model_out", "save_interval", "response_tokens", "device",
-        "trust_remote_code"}
+        "trust_remote_code", "eval_batch_size"}
 FREE |= {"model_name_or_path", "data_path", "eval_data_path", "lora_load_path"}  # ... and names, whose content counts
 
 
@@ -35,11 +35,16 @@ def load_tensors(model, tensors: dict):
         here[name].copy_(tensor)
 
 
+def free(patience: int) -> set[str]:
+    """What may differ when a run continues; with patience, when it is evaluated decides where it ends."""
+    return FREE if patience else FREE | {"eval_interval"}
+
+
 def identity(s: Settings, data: str, evaluation: str, base: str, world: int) -> dict:
     """What must be the same for a run to continue; data, evaluation and base are hashes."""
     start = [Path(s.lora_load_path, name).read_bytes() for name in (CONFIG, WEIGHTS) if s.lora_load_path]
     return {
-        **{key: value for key, value in asdict(s).items() if key not in FREE},
+        **{key: value for key, value in asdict(s).items() if key not in free(s.patience)},
         "training data": data,
         "evaluation data": evaluation,
         "loaded adapter": hashlib.sha256(b"".join(start)).hexdigest()[:16] if start else "",
@@ -71,20 +76,33 @@ def load_checkpoint(folder: Path, model, optimizer, who: dict | None, name: str 
             f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]}); "
             "remove it, or start anew with --resume never"
         ) from None
-    if who is not None and state["identity"] != who:
-        old = state["identity"]
-        differences = [
-            f"{key}: {old.get(key)} -> {who.get(key)}" for key in sorted({*old, *who}) if old.get(key) != who.get(key)
-        ]
-        raise InputError(
-            f"{path} belongs to another run ({'; '.join(differences)}); "
-            "use the same settings, another --output_dir_name, or --resume never"
-        )
+    if who is not None:
+        check_same_run(path, state["identity"], who, state["progress"])
     with torch.no_grad():
         load_tensors(model, state["tensors"])
     if optimizer:
         optimizer.load_state_dict(state["optimizer"])
     return state["progress"]
+
+
+def check_same_run(path: Path, old: dict, who: dict, progress: dict):
+    """InputError, listing what differs, unless the checkpoint at path, of the run `old`, is one of the run `who`."""
+    ignored = free(who["patience"])  # a checkpoint of an earlier version of this file may have it
+    keys = [key for key in sorted({*old, *who} - ignored) if old.get(key) != who.get(key)]
+    differences = "; ".join(f"{key}: {old.get(key)} -> {who.get(key)}" for key in keys)
+    if keys and {"max_steps", "epochs", "minutes"}.issuperset(keys):  # the same training, but for its length
+        state = "is finished" if progress["done"] else f"has done {progress['step']:,} updates"
+        result = f"--lora_load_path {path.parent / 'adapter'}" if who["use_lora"] else "--model_name_or_path MODEL_OUT"
+        raise InputError(
+            f"{path}: this run {state}, with a learning rate that follows its length ({differences}), which cannot "
+            f"change under way; to train its result further, give another --output_dir_name and {result}; "
+            "to start anew, --resume never"
+        )
+    if keys:
+        raise InputError(
+            f"{path} belongs to another run ({differences}); "
+            "use the same settings, another --output_dir_name, or --resume never"
+        )
 
 
 def lock_folder(folder: Path):

@@ -29,6 +29,8 @@ from instructions import render
 from packing import pack, pad, plan_epoch
 from tqdm import tqdm
 
+from lora import expert_weights, lora_layers
+
 # oneDNN keeps what it made for the last 1,024 shapes; every packed batch has a length of its own: 450 MB for nothing.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
@@ -217,6 +219,11 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     }
 
 
+def kinds(names) -> list[str]:
+    """The last parts of dotted names, once each, in their order."""
+    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+
+
 def describe(journal, s, trainer, folder, max_length, dtype, progress):
     """Prints the derived quantities of the run."""
     train, held_out, world = trainer.data.train, trainer.data.evaluation, trainer.world
@@ -228,6 +235,12 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
         f"{trained:,} of {whole:,} parameters trained ({trained / whole:.2%}), "
         f"{str(dtype).removeprefix('torch.')} on {world} x {trainer.device.type}"
     )
+    if s.use_lora:
+        journal.say(f"LoRA on {', '.join(kinds(lora_layers(trainer.model)))}")
+        experts = expert_weights(trainer.model)
+        if experts:
+            journal.say(f"warning: LoRA reaches linear layers only; the experts' {', '.join(kinds(experts))}, "
+                        f"{sum(weight.numel() for weight in experts.values()):,} parameters, stay as they are")
     for name, examples in (("training", train), ("evaluation", held_out)):
         if examples is not None:
             journal.say(

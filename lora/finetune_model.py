@@ -63,6 +63,10 @@ def load_tokenizer(name: str, trust_remote_code: bool = False):
 
 def load_base(name: str, dtype=torch.float32, device="cpu", trust_remote_code: bool = False):
     """The base model in `dtype`; only the safetensors weights of a folder are read."""
+    config = from_pretrained(transformers.AutoConfig, name, trust_remote_code=trust_remote_code)
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"'{name}' is an encoder-decoder model ({config.model_type}); only models that continue text "
+                         "(GPT-2, Llama, ...) are fine-tuned and asked here")
     model = from_pretrained(
         transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
     )

@@ -12,7 +12,7 @@ from atomic_file import write_atomically
 from curves import plot_run
 from decoding import complete, end_tokens
 from finetune_settings import Settings
-from instructions import render, tokenize_prompts
+from instructions import last_tokens, render, tokenize_prompts
 from packed_attention import own_attention
 from torch.utils.tensorboard import SummaryWriter
 
@@ -122,7 +122,8 @@ def answers(s: Settings, model, tokenizer, data) -> str:
     texts = [render(data.template, instruction, extra, "", tokenizer)[0] for instruction, extra, _ in asked]
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 30
     room = max(context - s.response_tokens, 1)  # a longer prompt loses its beginning
-    prompts = [ids[-room:] for ids in tokenize_prompts(texts, tokenizer, data.template)]
+    asked_ids = tokenize_prompts(texts, tokenizer, data.template)
+    prompts = [last_tokens(ids, room, tokenizer.bos_token_id) for ids in asked_ids]
     model.eval()
     with own_attention(model):
         ends = end_tokens(model, tokenizer, data.template)

@@ -40,8 +40,8 @@ class Settings:
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
     template: Literal[TEMPLATES] = "seed"
-    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template; raw:
-    nothing is added
+    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template, as
+    always of records with messages; raw: nothing is added
     """
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
@@ -55,8 +55,8 @@ class Settings:
     lora_scaling: float = 32.0
     """alpha; the branch is multiplied by alpha / r"""
     lora_module_name: str = ""
-    """parts of the names of the layers to adapt, separated by commas (h. or q_proj,v_proj); empty: every linear layer
-    of the blocks
+    """which layers to adapt: whole parts of their dotted names, separated by commas (h or q_proj,v_proj), or regular
+    expressions for the whole name ('.*layers\\.1\\..*q_proj'); empty: every linear layer of the blocks
     """
     lora_load_path: str = ""
     """adapter folder (PEFT's format) to start from; its layers, rank and alpha hold, --dropout is the flag's"""

@@ -48,9 +48,11 @@ class Settings:
     full: tuple[str, ...] = ()
     """fully fine-tuned models to show beside it: folders or names on the hub"""
     adapters: tuple[str, ...] = ()
-    """adapter folders (PEFT's format), each shown beside the base"""
+    """adapter folders (PEFT's format) or folders of LoRA runs, each shown beside the base"""
     template: Literal["saved", *TEMPLATES] = "saved"
-    """how instruction and input become a prompt; saved: as in each model's training (seed, where that is not known)"""
+    """how instruction and input become a prompt; saved: as in each model's training; where that is not
+    known, chat if the base has a chat template, else seed
+    """
     prompt: tuple[str, ...] = ()
     """instructions of your own"""
     input: str = ""
@@ -112,14 +114,16 @@ class Panel:
         self.base = self.load(settings.base)
         count = len(settings.full)
         self.full = dict(zip(names[:count], settings.full, strict=True))
+        adapters = [adapter_folder(folder) for folder in settings.adapters]
         self.adapters = {name: load_adapter(folder, self.base)
-                         for name, folder in zip(names[count:], settings.adapters, strict=True)}
+                         for name, folder in zip(names[count:], adapters, strict=True)}
         self.base_hash = base_sha256(self.base) if self.adapters else ""  # once: it takes a while
         for adapter in self.adapters.values():  # now, not when the models before it have answered
             check_base(self.base, adapter, self.base_hash)
         self.names = ["base", *names]
-        folders = (settings.base, *settings.full, *settings.adapters)
-        self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)))
+        folders = (settings.base, *settings.full, *adapters)
+        unknown = "chat" if can_chat(self.tokenizer) else "seed"
+        self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)), unknown)
         self.ends = {name: end_tokens(self.base, self.tokenizer, self.templates[name]) for name in self.names}
 
     def models(self):
@@ -146,7 +150,7 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from instructions import asking_template, render, tokenize_prompts
+        from instructions import asking_template, last_tokens, render, tokenize_prompts
 
         template = asking_template(record.get("schema", "instruction"), template)
         if template == "raw" and "prompt" in record:
@@ -157,7 +161,8 @@ class Panel:
             text.encode()
         except UnicodeEncodeError as error:
             raise InputError(f"the prompt is not UTF-8 at character {error.start + 1}") from None
-        return tokenize_prompts([text], self.tokenizer, template)[0][-self.settings.max_length :]
+        (ids,) = tokenize_prompts([text], self.tokenizer, template)
+        return last_tokens(ids, self.settings.max_length or len(ids), self.tokenizer.bos_token_id)
 
     def answer(self, records, temperature, seed, progress=False):
         """{model: replies to the records}."""
@@ -176,6 +181,17 @@ class Panel:
                     raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
                 replies[name] = [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
         return replies
+
+
+def adapter_folder(folder):
+    """The folder itself, or the adapter in it where it is that of a run (lora/train.py)."""
+    inner = Path(folder, "adapter")
+    return str(inner) if not has_adapter(folder) and has_adapter(inner) else folder
+
+
+def has_adapter(folder):
+    """Whether the folder holds an adapter in PEFT's format."""
+    return Path(folder, "adapter_config.json").exists()
 
 
 def labels(full, adapters):
@@ -213,17 +229,32 @@ def check_vocabulary(folder, settings, tokenizer):
                          "name the base that it was trained from, or show it by itself as --base")
 
 
-def choose_templates(asked, folders):
+def can_chat(tokenizer):
+    """Whether the tokenizer has a chat template that works for one question."""
+    from instructions import render
+
+    try:
+        return bool(render("chat", "x", "", "x", tokenizer))
+    except InputError:
+        return False
+
+
+def choose_templates(asked, folders, unknown="seed"):
     """{model: template} for {model: folder}, the base first, as --template asks for.
 
-    A base that was not fine-tuned, whose folder names no template, gets that of the first model that names one.
+    A base that was not fine-tuned, whose folder names no template, gets that of the first model that names one; without
+    any it gets `unknown`, as the other models that name none do, those that PEFT saved among them.
     """
     from finetune_output import load_template
 
     saved = {name: load_template(folder) for name, folder in folders.items()}
     if asked == "saved":
         saved["base"] = next(filter(None, saved.values()), None)
-        return {name: own or "seed" for name, own in saved.items()}
+        nameless = [name for name, own in saved.items() if not own]
+        if nameless and unknown == "chat":
+            print(f"note: {', '.join(nameless)}: no prompt_template.json says how to ask; asked by the base's chat "
+                  "template (--template seed: in the seed's words)", file=sys.stderr)
+        return {name: own or unknown for name, own in saved.items()}
     for name, own in saved.items():
         if own not in (None, asked):
             print(f"note: {name} was trained with --template {own}, and is asked with --template {asked} as given",
@@ -265,7 +296,7 @@ def instruction_records(path):
             record.pop("prompt", None)
         elif schema == "prompt":
             record["instruction"] = record["prompt"]
-        elif record.get("label") in (0, 1):
+        elif schema == "text" and record.get("label") in (0, 1):
             answers = [SENTIMENT[int(label)].strip() for label in (record["label"], 1 - record["label"])]
             record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
                        "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
@@ -372,7 +403,7 @@ def main(settings):
         if folder.startswith((str(ROOT), "data/")) and not Path(folder, "config.json").exists():
             raise InputError(f"--{name}: there is no model {folder} yet; make it with: bash train.sh")
     for folder in settings.adapters:
-        if not Path(folder, "adapter_config.json").exists():
+        if not has_adapter(adapter_folder(folder)):
             ours = folder.startswith((str(ROOT), "data/"))
             raise InputError(f"--adapters: there is no adapter {folder}" + "; make it with: bash train.sh" * ours)
     panel = Panel(settings)

@@ -5,8 +5,10 @@ loss is.
 
 A file is a JSON list or JSONL of records, or plain text:
 
-    {"instruction", "input" (may be missing or empty), "output"}   Alpaca's schema, laid out by a template
+    {"instruction", "input" (or none, or null), "output"}          Alpaca's schema, laid out by a template
     {"prompt", "completion"}                                       taken as they are ("chat": as a dialogue)
+    {"messages": [{"role", "content"}, ...]}                       a chat, laid out by the base's chat template whatever
+    --template says; the last answer is learned, what comes before it is its prompt
     {"text"} or a .txt file, documents ended by a line <|endoftext|>   text_mode "documents" or "blocks"
     {"text", "label": 0 or 1}                                      as text, or text_mode "sentiment": the label as a
     word
@@ -19,6 +21,7 @@ Shapes: L tokens of one example.
 
 import gzip
 import json
+import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,7 @@ import numpy as np
 from finetune_settings import InputError
 
 END_OF_TEXT = "<|endoftext|>"
+MARK = "\ufdd0"  # a code point that no text has
 SENTIMENT = (" negative", " positive")
 ALPACA_HEAD = "Below is an instruction that describes a task"
 ALPACA_TAIL = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
@@ -55,6 +59,8 @@ def sentiment_prompt(text: str) -> str:
 def render(template: str, instruction: str, extra: str, answer: str, tokenizer) -> tuple[str, str]:
     """One instruction as (prompt, answer with its end token); generate with the prompt alone, from answer "".
 
+    In a chat, special tokens that are part of its words are marked (as_words).
+
     >>> render("seed", "Add.", "1 2", "3", tokenizer)
     ('BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:', ' 3<|endoftext|>')
     """
@@ -67,22 +73,32 @@ def render(template: str, instruction: str, extra: str, answer: str, tokenizer) 
     if template == "plain":  # a third of the seed's tokens, where the vocabulary is small and has no capitals
         return f"{instruction}{' ' + extra if extra else ''}\n", f"{answer}{tokenizer.eos_token}"
     if template == "chat":
-        if not tokenizer.chat_template:
-            raise InputError("this tokenizer has no chat template; use --template seed or alpaca")
-        user = [{"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}]
-        try:
-            prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
-            whole = tokenizer.apply_chat_template([*user, {"role": "assistant", "content": answer}], tokenize=False)
-        except Exception as error:  # a template is somebody's program, which may fail in any way
-            raise InputError(f"the model's chat template fails: {error}; use --template seed or alpaca") from None
-        if not whole.startswith(prompt):
-            raise InputError(
-                "this chat template rewrites the question once it is answered; use --template seed or alpaca"
-            )
-        return prompt, whole[len(prompt) :].rstrip("\n")
+        question = {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
+        return render_chat([question, {"role": "assistant", "content": answer}], tokenizer)
     if template == "raw":
         return f"{instruction}{' ' + extra if extra else ''}", f"{answer}{tokenizer.eos_token}"
     raise InputError(f"unknown template '{template}'; use seed, alpaca, plain, chat or raw")
+
+
+def render_chat(messages: list[dict], tokenizer, advice="use --template seed or alpaca") -> tuple[str, str]:
+    """A chat as (prompt, answer with its end token): the last message is the answer. InputError ends in the advice."""
+    if not tokenizer.chat_template:
+        raise InputError(f"this tokenizer has no chat template; {advice}")
+    turns = [{"role": message["role"], "content": as_words(message["content"], tokenizer)} for message in messages]
+    try:
+        prompt = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    except Exception as error:  # a template is somebody's program, which may fail in any way
+        raise InputError(f"the model's chat template fails: {error}; {advice}") from None
+    if not whole.startswith(prompt):
+        raise InputError(f"this chat template rewrites the question once it is answered; {advice}")
+    return prompt, whole[len(prompt) :].rstrip("\n")
+
+
+def up_to_last_answer(messages: list[dict]) -> list[dict]:
+    """The messages without those after the last of the assistant's."""
+    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
+    return messages[: last + 1]
 
 
 def read_records(path) -> list[dict]:
@@ -117,6 +133,8 @@ def read_records(path) -> list[dict]:
             raise InputError(f"{path}: expected a non-empty list of records, found {found}")
         records = [(f"record {i}", record) for i, record in enumerate(whole, 1)]
     for where, record in records:
+        if isinstance(record, dict) and "instruction" in record and record.get("input", "") is None:
+            record["input"] = ""  # as other tools write that there is none
         check_record(record, f"{path}, {where}")
     return [record for _, record in records]
 
@@ -133,11 +151,11 @@ def parse(text: str, where):
         raise InputError(f"{where}: nested too deeply for a record") from None
 
 
-SCHEMAS = (("instruction", "output"), ("prompt", "completion"), ("text",))
+SCHEMAS = (("instruction", "output"), ("messages",), ("prompt", "completion"), ("text",))
 
 
 def schema_of(record: dict) -> str | None:
-    """The first key of the record's schema: "instruction", "prompt" or "text"; None if it has none."""
+    """The first key of the record's schema: "instruction", "messages", "prompt" or "text"; None if it has none."""
     return next((keys[0] for keys in SCHEMAS if keys[0] in record), None)
 
 
@@ -147,16 +165,40 @@ def check_record(record, where: str):
         raise InputError(f"{where}: expected an object, found {type(record).__name__}")
     schema = next((keys for keys in SCHEMAS if keys[0] in record), None)
     if schema is None:
-        raise InputError(f"{where}: needs instruction + output, prompt + completion, or text; it has {sorted(record)}")
+        raise InputError(
+            f"{where}: needs instruction + output, prompt + completion, messages, or text; it has {sorted(record)}"
+        )
+    if schema == ("messages",):
+        check_messages(record["messages"], where)
+        return
     for key in (*schema, *(["input"] if "input" in record and "instruction" in record else [])):
         if key not in record:
             raise InputError(f"{where}: '{key}' is missing")
-        if not isinstance(record[key], str):
-            raise InputError(f"{where}: '{key}' must be text, found {type(record[key]).__name__}")
-        try:
-            record[key].encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{where}: '{key}' has half a character (a surrogate) at {error.start}") from None
+        check_text(record[key], key, where)
+
+
+def check_text(text, key: str, where: str):
+    """Raises InputError unless the field `key` is a text."""
+    if not isinstance(text, str):
+        raise InputError(f"{where}: '{key}' must be text, found {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{where}: '{key}' has half a character (a surrogate) at {error.start}") from None
+
+
+def check_messages(messages, where: str):
+    """Raises InputError unless these are turns of a chat, a system's at most first, with an answer to something."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise InputError(f'{where}: \'messages\' must be a list of {{"role": ..., "content": ...}}')
+    for number, message in enumerate(messages, 1):
+        here = f"{where}, message {number}"
+        allowed = ("system", "user", "assistant") if number == 1 else ("user", "assistant")
+        if message.get("role") not in allowed:
+            raise InputError(f"{here}: the role is {message.get('role')!r}; here it can be {', '.join(allowed)}")
+        check_text(message.get("content"), "content", here)
+    if "assistant" not in [message["role"] for message in messages[1:]]:
+        raise InputError(f"{where}: 'messages' needs an answer of the assistant's after another message")
 
 
 def split_records(records: list, eval_ratio: float) -> tuple[list, list]:
@@ -200,18 +242,31 @@ class Examples:
         return self.lengths - self.first_label
 
 
-def collect(pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False) -> Examples:
+def last_tokens(ids: list[int], count: int, bos: int | None) -> list[int]:
+    """The last `count` >= 1 ids; a BOS at the beginning, which the model expects there, stays if there is room.
+
+    >>> last_tokens([1, 7, 8, 9], 3, bos=1)
+    [1, 8, 9]
+    """
+    if len(ids) <= count or count < 2 or bos is None or ids[0] != bos:
+        return ids[-count:]
+    return [bos, *ids[1 - count :]]
+
+
+def collect(
+    pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False, bos: int | None = None
+) -> Examples:
     """(prompt ids, answer ids) pairs to Examples of at most max_length tokens.
 
-    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt. train_on_prompt
-    labels the prompt as well.
+    Too long an example loses the end of its answer; with keep_end_of_prompt, the start of its prompt, all but the token
+    `bos`. train_on_prompt labels the prompt as well.
     """
     parts, first, dropped, truncated = [], [], 0, 0
     for prompt, answer in pairs:
         if len(prompt) + len(answer) > max_length:
             truncated += 1
             if keep_end_of_prompt:
-                prompt = prompt[-max(max_length - len(answer), 1) :]
+                prompt = last_tokens(prompt, max(max_length - len(answer), 1), bos)
         ids, label = [*prompt, *answer][:max_length], 1 if train_on_prompt else max(len(prompt), 1)
         if label >= len(ids):
             dropped += 1
@@ -225,9 +280,38 @@ def collect(pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_p
 
 def asking_template(schema: str, template: str) -> str:
     """The template that asks records of a schema as in training: texts are taken as they are, and so are prompts with
-    their completions, unless they become a chat.
+    their completions, unless they become a chat, which messages are.
     """
+    if schema == "messages":
+        return "chat"
     return template if schema == "instruction" or (schema == "prompt" and template == "chat") else "raw"
+
+
+def specials_in(tokenizer) -> re.Pattern:
+    """Matches the tokenizer's special tokens, the longest where several begin alike."""
+    names = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, names)) or r"(?!)")
+
+
+def as_words(text: str, tokenizer) -> str:
+    """The text with every special token in it marked as mere words, for a chat template to put its own around them;
+    tokenize_chat takes the marks out again.
+    """
+    return specials_in(tokenizer).sub(lambda found: found[0][0] + MARK + found[0][1:], text.replace(MARK, ""))
+
+
+def tokenize_chat(texts: list[str], tokenizer) -> list[list[int]]:
+    """Token ids of rendered chats: special tokens that the template wrote are such, marked ones are words."""
+    rows = tokenize(texts, tokenizer, start=False)
+    special = specials_in(tokenizer)
+    for number, text in enumerate(texts):
+        if MARK in text:
+            names = [*special.findall(text), None]
+            words = [part.replace(MARK, "") for part in special.split(text)]
+            parts = zip(tokenize(words, tokenizer, start=False, literal=True), names, strict=True)
+            rows[number] = [i for ids, name in parts
+                            for i in (ids if name is None else [*ids, tokenizer.convert_tokens_to_ids(name)])]
+    return rows
 
 
 def tokenize(texts: list[str], tokenizer, start: bool, literal: bool = False) -> list[list[int]]:
@@ -244,7 +328,9 @@ def tokenize_prompts(prompts: list[str], tokenizer, template: str) -> list[list[
     """Token ids of rendered prompts. Special tokens are read as such only where the template writes them, or the user
     the whole prompt: who asks what <|endoftext|> means does not end it.
     """
-    return tokenize(prompts, tokenizer, start=template != "chat", literal=template not in ("chat", "raw"))
+    if template == "chat":
+        return tokenize_chat(prompts, tokenizer)
+    return tokenize(prompts, tokenizer, start=True, literal=template != "raw")
 
 
 def kinds_of(records, template: str) -> set[str]:
@@ -291,6 +377,9 @@ def encode_records(
             pairs.append((sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + eos))
         elif "instruction" in record:
             pairs.append(render(template, record["instruction"], record.get("input", ""), record["output"], tokenizer))
+        elif schema_of(record) == "messages":
+            messages = up_to_last_answer(record["messages"])
+            pairs.append(render_chat(messages, tokenizer, "records with messages need a base whose template works"))
         elif chat:
             pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
         else:
@@ -298,12 +387,15 @@ def encode_records(
     template = asking_template(schema_of(records[0]), template)
     prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
     answers = [answer.removesuffix(eos) for _, answer in pairs]
-    answers = tokenize(answers, tokenizer, start=False, literal=template not in ("chat", "raw"))
+    if template == "chat":
+        answers = tokenize_chat(answers, tokenizer)
+    else:
+        answers = tokenize(answers, tokenizer, start=False, literal=template != "raw")
     for answer in answers:  # chat templates have ends of their own
         if not (template == "chat" and answer and answer[-1] in tokenizer.all_special_ids):
             answer.append(tokenizer.eos_token_id)
     both = zip(prompts, answers, strict=True)
-    return collect(both, max_length, keep_end_of_prompt=texts, train_on_prompt=train_on_prompt)
+    return collect(both, max_length, texts, train_on_prompt, tokenizer.bos_token_id)
 
 
 def load_examples(

@@ -231,21 +231,38 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
 
 
+def names_layer(part: str, name: str) -> bool:
+    r"""Whether a part of --lora_module_name names the layer: as one or several whole parts of its dotted name (* for
+    any), or as a regular expression for the whole of it, as in PEFT.
+
+    >>> [names_layer(part, "layers.1.attn.q_proj") for part in ("attn", "layers.*.q_proj", r".*\.1\..*proj", "proj")]
+    [True, True, True, False]
+    """
+    words = part.strip(".").split(".")
+    if all(re.fullmatch(r"[\w-]+|\*", word) for word in words):
+        middle = r"\.".join(".*" if word == "*" else re.escape(word) for word in words)
+        return bool(re.search(rf"(^|\.){middle}(\.|$)", name))
+    try:
+        return bool(re.fullmatch(part, name))
+    except re.error as error:
+        raise InputError(f"lora_module_name '{part}' is neither a name nor a regular expression ({error})") from None
+
+
 def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     """Names of the layers to adapt.
 
     pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither
-    head nor embeddings; "attn,c_fc" takes the layers whose name contains one of the parts. Raises InputError where
-    nothing matches, listing what there is, and where the output head would be taken that shares its weight with the
-    embedding.
+    head nor embeddings; else those that one of its parts, separated by commas, names (names_layer). Raises InputError
+    where nothing matches, listing what there is, and where the output head would be taken that shares its weight with
+    the embedding.
 
     >>> target_layers(llama, "q_proj,v_proj")[:2]
     ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.v_proj']
     """
     layers = linear_layers(model)
-    parts = [part.strip() for part in pattern.split(",") if part.strip()]
+    parts = [part.strip() for part in re.split(r",(?![^{]*\})", pattern) if part.strip()]  # not the one in \d{1,2}
     if parts:
-        names = [name for name in layers if any(part in name for part in parts)]
+        names = [name for name in layers if any(names_layer(part, name) for part in parts)]
     else:
         names = [name for name in layers if re.search(r"\.\d+\.", name)]
     if not names:
@@ -259,6 +276,17 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
             "name a narrower lora_module_name"
         )
     return names
+
+
+def expert_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The blocks' weights of many experts in one tensor (experts, rows, columns), by name; LoRA does not reach them."""
+    return {
+        f"{name}.{key}": weight
+        for name, module in model.named_modules()
+        if not hasattr(module, "kernel_size")  # a convolution's weight has three dimensions as well
+        for key, weight in module.named_parameters(recurse=False)
+        if weight.ndim == 3 and re.search(r"\.\d+\.", f"{name}.{key}")
+    }
 
 
 def replace_module(model: nn.Module, name: str, new: nn.Module):

@@ -35,9 +35,24 @@ def main(settings):
     if len(settings.runs) == 1:
         plot_run(settings.runs[0], out)
     else:
-        plot_runs([(Path(run).resolve().name, run, {"color": colour})
-                   for run, colour in zip(settings.runs, shades(len(settings.runs)), strict=True)], out)
+        plot_runs([(label, run, {"color": colour}) for label, run, colour
+                   in zip(labels(settings.runs), settings.runs, shades(len(settings.runs)), strict=True)], out)
     print(out)
+
+
+def labels(runs):
+    """A name for every run folder: its last part, or as many more as tell it from the others.
+
+    >>> labels(["a/r8", "b/r8", "b/r16"])
+    ['a/r8', 'b/r8', 'r16']
+    """
+    paths = [Path(run).resolve().parts for run in runs]
+    found = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        length = next((n for n in range(1, len(path)) if all(other[-n:] != path[-n:] for other in others)), len(path))
+        found.append("/".join(path[-length:]))
+    return found
 
 
 if __name__ == "__main__":

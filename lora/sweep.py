@@ -186,7 +186,7 @@ def sha256(path):
 
 def memory(device, reset=False):
     """Peak memory in bytes since the last reset of what --device names: of the GPU, else of this process (macOS: since
-    its start).
+    its start), with what it had not given back by then; bench.py measures each case in a process of its own.
     """
     import torch
     from finetune_model import choose_device

@@ -58,7 +58,9 @@ def spread(values, form):
 def markdown(groups, scores):
     """One row per group, the base model first."""
     any_run = next(iter(groups.values()))["runs"][0][1]
-    rows = [["", "trainable", "steps", "seconds", "peak GB", "train loss", "eval loss", "instructions followed"],
+    # All runs share a process, whose memory keeps what earlier ones left: no number to compare ranks by.
+    rows = [["", "trainable", "steps", "seconds", "peak GB (with what earlier runs left)", "train loss", "eval loss",
+             "instructions followed"],
             ["---", *["---:"] * 7],
             ["base model", "0", "", "", "", "", spread([any_run["base_eval_loss"]], ".3f"),
              spread([scores.get("base", {}).get("macro_average")], ".1%")]]

@@ -66,6 +66,23 @@ def test_ours_loads_pefts_with_the_same_logits(make_model, randomise, tmp_path, 
     torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
+def test_the_bases_head_that_peft_saves_beside_its_adapter_is_skipped(make_model, randomise, tmp_path):
+    base = make_model("llama")
+    config = peft.LoraConfig(r=4, target_modules=["lm_head", "q_proj"], task_type="CAUSAL_LM")
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    randomise(theirs).save_pretrained(tmp_path)
+    key = "base_model.model.lm_head.base_layer.weight"
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    assert key in tensors
+    load_adapter(tmp_path, make_model("llama").bfloat16())  # the same weight, rounded
+    ours = install_adapter(make_model("llama").eval(), load_adapter(tmp_path, base))
+    torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+    for other in (tensors[key] + 1, tensors[key][:5]):
+        save_file(tensors | {key: other.contiguous()}, tmp_path / "adapter_model.safetensors")
+        with pytest.raises(InputError, match=r"lm_head\.base_layer\.weight' is not the weight of this base"):
+            load_adapter(tmp_path, make_model("llama"))
+
+
 def test_tied_embedding_is_untouched_and_not_saved(make_model, randomise, tmp_path):
     ours = adapted(make_model("qwen3"), randomise)
     save_adapter(adapter_of(ours), tmp_path, ours)
@@ -105,6 +122,26 @@ def test_adapter_on_another_base_is_refused_naming_both(make_model, randomise, t
     with pytest.raises(InputError, match=r"models/first.*models/second"):
         install_adapter(other, load_adapter(tmp_path, other))
     assert not lora_layers(other)
+
+
+def test_the_same_adapter_is_the_same_bytes_and_older_files_are_read(make_model, randomise, tmp_path):
+    model = adapted(make_model("gpt2"), randomise)
+    path = tmp_path / "adapter_model.safetensors"
+    saved = set()
+    for _ in range(20):
+        save_adapter(adapter_of(model, "models/a", "0" * 64), tmp_path, model)
+        saved.add(path.read_bytes())
+    assert len(saved) == 1
+    tensors, older = load_file(path), {"format": "pt", "base_name": "models/a", "base_sha256": "0" * 64}
+    for metadata in (None, older):
+        if metadata:
+            save_file(tensors, path, metadata)
+        adapter = load_adapter(tmp_path, make_model("gpt2"))
+        assert (adapter.base_name, adapter.base_sha256) == ("models/a", "0" * 64)
+    for base in ("[1]", "{", '{"base_sha256": 1}'):
+        save_file(tensors, path, {"lora_base": base})
+        with pytest.raises(InputError, match="metadata is not a JSON object of texts"):
+            load_adapter(tmp_path, make_model("gpt2"))
 
 
 def test_switching_equals_each_adapter_alone(make_model, randomise):

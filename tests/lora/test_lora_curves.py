@@ -1,5 +1,6 @@
 """Learning curves: reading, smoothing, what counts as diverged, and that the pictures are drawn whole."""
 
+import importlib.util
 import json
 import math
 import subprocess
@@ -146,3 +147,19 @@ def test_plot_command(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: nothing/metrics.jsonl does not exist")
     done = subprocess.run([*command, "a run", "--out", "."], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.startswith("error: --out . is a folder")
+
+
+def test_runs_of_the_same_name_have_labels_of_their_own(tmp_path, monkeypatch):
+    spec = importlib.util.spec_from_file_location("lora_plot", ROOT / "lora" / "plot.py")  # pretrain/ has one as well
+    plot = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "lora_plot", plot)
+    spec.loader.exec_module(plot)
+    assert plot.labels(["a/r8", "b/r8/", "b/r16"]) == ["a/r8", "b/r8", "r16"]
+    assert plot.labels(["x/a/run", "x/b/run", "y/a/run"]) == ["x/a/run", "b/run", "y/a/run"]
+    drawn = []
+    monkeypatch.setattr(plot, "plot_runs", lambda runs, out: drawn.extend(label for label, *_ in runs))
+    for name in ("a", "b"):
+        (tmp_path / name / "run").mkdir(parents=True)
+        (tmp_path / name / "run" / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    plot.main(plot.Settings((str(tmp_path / "a/run"), str(tmp_path / "b/run"))))
+    assert drawn == ["a/run", "b/run"]

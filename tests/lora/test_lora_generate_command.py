@@ -161,6 +161,16 @@ def test_a_full_model_with_other_tokens_is_refused(folder, tmp_path):
     assert panel_of(larger, "larger").names == panel_of(None, "none").names == ["base", "full"]
 
 
+def test_a_runs_folder_stands_for_the_adapter_in_it(folder, tmp_path, capsys):
+    shutil.copytree(folder / "one", tmp_path / "my-run" / "adapter")
+    save_template(tmp_path / "my-run" / "adapter", "plain")
+    given = {"base": str(folder / "base"), "adapters": (str(tmp_path / "my-run"),), "prompt": ("Add.",)}
+    panel = generate.Panel(generate.Settings(**given))
+    assert panel.templates == {"base": "plain", "my-run": "plain"}
+    generate.main(generate.Settings(**given, max_new_tokens=3))
+    assert "[my-run]" in capsys.readouterr().out
+
+
 def test_an_adapter_of_another_base_is_refused_before_anything_is_asked(folder, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(folder / "base")
     convert_linear_layer_to_lora(model, lora_dim=2)
@@ -198,6 +208,26 @@ def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsy
         generate.choose_templates("saved", folders)
 
 
+def test_models_that_name_no_template_are_asked_by_the_bases_chat_template(folder, tmp_path, capsys):
+    shutil.copytree(folder / "base", tmp_path / "base")
+    given = {"base": str(tmp_path / "base"), "adapters": (str(folder / "one"),)}
+    assert generate.Panel(generate.Settings(**given)).templates == {"base": "seed", "one": "seed"}
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path / "base")
+    assert capsys.readouterr().err == ""
+    assert generate.Panel(generate.Settings(**given)).templates == {"base": "chat", "one": "chat"}
+    assert capsys.readouterr().err.startswith("note: base, one: no prompt_template.json says how to ask; asked by ")
+    assert set(generate.Panel(generate.Settings(**given, template="seed")).templates.values()) == {"seed"}
+    shutil.copytree(folder / "one", tmp_path / "plain")
+    save_template(tmp_path / "plain", "plain")
+    given["adapters"] = (str(folder / "one"), str(tmp_path / "plain"))
+    chosen = generate.Panel(generate.Settings(**given)).templates
+    assert chosen == {"base": "plain", "one": "chat", "plain": "plain"}
+    tokenizer.chat_template = "{{ messages + 1 }}"
+    assert not generate.can_chat(tokenizer)
+
+
 def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Tom saw", "completion": " a cat."}\n')
     records = generate.instruction_records(tmp_path / "pairs.jsonl")
@@ -205,6 +235,13 @@ def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
     panel = generate.Panel(generate.Settings(base=str(folder / "base")))
     for template in ("raw", "seed"):
         assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
+
+
+def test_chats_are_not_asked(tmp_path):
+    (tmp_path / "chats.json").write_text(json.dumps([{"label": 1, "messages": [
+        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes."}]}]))
+    with pytest.raises(InputError, match="record 1: has no instruction to answer"):
+        generate.instruction_records(tmp_path / "chats.json")
 
 
 def test_instructions_are_asked_as_in_training(folder, tmp_path):
@@ -306,3 +343,5 @@ def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
     asked = generate.instruction_records(tmp_path / "imdb.json")
     assert byte_tokenizer().decode(panel.prompt_ids(asked[1], "seed")) == "Review: Bad film.\nSentiment:"
     assert len(panel.prompt_ids(asked[0], "seed")) == 100
+    panel.tokenizer.bos_token = "R"
+    assert panel.prompt_ids(asked[0], "seed")[0] == panel.tokenizer.bos_token_id, "a beginning's token outlives a cut"

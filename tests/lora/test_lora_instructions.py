@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from finetune_data import load_data
 from finetune_settings import InputError, Settings
-from instructions import asking_template, encode_records, load_examples, read_records, render, split_records
+from instructions import (
+    asking_template,
+    encode_records,
+    last_tokens,
+    load_examples,
+    read_records,
+    render,
+    split_records,
+    tokenize_prompts,
+)
 from tokenizers.processors import TemplateProcessing
 
 RECORD = {"instruction": "Add.", "input": "1 2", "output": "3"}
@@ -72,11 +81,52 @@ def test_chat_template_trains_the_reply_and_its_end(tokenizer):
         tokenizer.chat_template = None
 
 
+def test_the_last_answer_of_a_chat_is_learned(tokenizer, tmp_path):
+    turns = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."), ("user", "Cat?"), ("assistant", "Yes.")]
+    record = {"messages": [{"role": role, "content": content} for role, content in [*turns, ("user", "Thanks.")]]}
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(record) + "\n")
+    with pytest.raises(InputError, match="no chat template; records with messages need a base whose template works"):
+        load_examples(path, tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    try:
+        prompt = "".join(f"<{role}>{content}<|endoftext|>\n" for role, content in turns[:-1]) + "<assistant>"
+        for template in ("seed", "chat"):
+            examples = load_examples(path, tokenizer, template)
+            assert texts(examples, tokenizer) == (prompt, "Yes.<|endoftext|>")
+        both = encode_records([record, RECORD], tokenizer, "chat")
+        assert texts(both, tokenizer, 1) == ("<user>Add.\n1 2<|endoftext|>\n<assistant>", "3<|endoftext|>")
+        with pytest.raises(InputError, match="instruction and messages are mixed"):
+            encode_records([record, RECORD], tokenizer)
+        data = load_data(Settings(data_path=str(path)), tokenizer, 128)
+        assert (data.template, data.show) == ("chat", [])
+    finally:
+        tokenizer.chat_template = None
+
+
 def test_special_tokens_in_a_users_words_are_words(tokenizer):
     record = {"instruction": "Explain <|endoftext|> please.", "output": "It <|endoftext|> ends."}
     example = encode_records([record], tokenizer, "plain")
     assert texts(example, tokenizer) == ("Explain <|endoftext|> please.\n", "It <|endoftext|> ends.<|endoftext|>")
     assert (example[0] == tokenizer.eos_token_id).sum() == 1
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|endoftext|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    try:
+        chat = encode_records([record], tokenizer, "chat")
+        plain = encode_records([{"instruction": "Explain it", "output": "x"}], tokenizer, "chat")
+        prompt, _ = render("chat", record["instruction"], "", "", tokenizer)
+        (asked,) = tokenize_prompts([prompt], tokenizer, "chat")
+    finally:
+        tokenizer.chat_template = None
+    assert texts(chat, tokenizer) == ("user: Explain <|endoftext|> please.<|endoftext|>\nassistant: ",
+                                      "It <|endoftext|> ends.<|endoftext|>")
+    assert (chat[0] == tokenizer.eos_token_id).sum() == (plain[0] == tokenizer.eos_token_id).sum() == 2
+    assert asked == chat[0][: len(asked)].tolist() and chat[0][-1] == tokenizer.eos_token_id
     pair = encode_records([{"prompt": "a<|endoftext|>b", "completion": "c"}], tokenizer)
     assert (pair[0] == tokenizer.eos_token_id).sum() == 2, "a prompt of one's own is taken as it is"
 
@@ -90,6 +140,7 @@ def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
 
 @pytest.mark.parametrize(("schema", "expected"), [
     ("instruction", ["seed", "chat"]), ("prompt", ["raw", "chat"]), ("text", ["raw", "raw"]),
+    ("messages", ["chat", "chat"]),
 ])
 def test_the_template_that_asks_follows_the_schema(schema, expected):
     assert [asking_template(schema, template) for template in ("seed", "chat")] == expected
@@ -155,6 +206,17 @@ def test_a_token_for_the_beginning_is_added_once(tokenizer):
     )
     examples = encode_records([RECORD], other)
     assert (examples[0] == other.bos_token_id).tolist() == [True] + [False] * (len(examples[0]) - 1)
+    cut = encode_records([{"text": "bad " * 100, "label": 0}], other, max_length=60, text_mode="sentiment")
+    assert (len(cut[0]), cut[0][0]) == (60, other.bos_token_id), "and outlives a cut"
+    assert texts(cut, other)[0].endswith("\nSentiment:")
+
+
+def test_a_cut_keeps_the_token_for_the_beginning():
+    assert last_tokens([1, 7, 8, 9], 3, 1) == [1, 8, 9]
+    assert last_tokens([1, 7, 8, 9], 2, 1) == [1, 9]
+    assert last_tokens([1, 7, 8, 9], 1, 1) == [9]
+    assert last_tokens([1, 7, 8, 9], 4, 1) == last_tokens([1, 7, 8, 9], 9, 1) == [1, 7, 8, 9]
+    assert last_tokens([6, 7, 8, 9], 3, 1) == last_tokens([6, 7, 8, 9], 3, None) == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
@@ -175,8 +237,16 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", '[{"instruction": "x", "output": "y"},', "not valid JSON .its line 1"),
         ("a.json", '[{"instruction": "x", "output": "y"}, {"instruction": "x"}]', "record 2: 'output' is missing"),
         ("a.json", '[{"instruction": "x", "output": 5}]', "record 1: 'output' must be text, found int"),
-        ("a.json", '[{"instruction": "x", "input": null, "output": "y"}]', "record 1: 'input' must be text"),
+        ("a.json", '[{"instruction": "x", "input": 0, "output": "y"}]', "record 1: 'input' must be text"),
+        ("a.json", '[{"instruction": "x", "output": null}]', "record 1: 'output' must be text, found NoneType"),
         ("a.json", '[{"question": "x"}]', "record 1: needs instruction"),
+        ("a.json", '[{"messages": "x"}]', "record 1: 'messages' must be a list of"),
+        ("a.json", '[{"messages": [{"role": "tool", "content": "x"}]}]', "message 1: the role is 'tool'; here it can"),
+        ("a.json", '[{"messages": [{"role": "user", "content": "x"}, {"role": "system", "content": "x"}]}]',
+         "message 2: the role is 'system'; here it can be user, assistant"),
+        ("a.json", '[{"messages": [{"role": "user", "content": [1]}]}]', "message 1: 'content' must be text"),
+        ("a.json", '[{"messages": [{"role": "assistant", "content": "x"}]}]', "record 1: 'messages' needs an answer"),
+        ("a.json", '[{"messages": []}]', "record 1: 'messages' needs an answer"),
         ("a.json", '["x"]', "record 1: expected an object"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
@@ -194,6 +264,13 @@ def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
     with pytest.raises(InputError, match=message) as error:
         read_records(path)
     assert str(path) in str(error.value)
+
+
+def test_an_input_of_null_is_none(tmp_path, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"instruction": "Go.", "input": null, "output": "x"}')
+    assert texts(load_examples(path, tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
+    assert read_records(path)[0]["input"] == ""
 
 
 def test_what_is_no_file_is_named(tmp_path):

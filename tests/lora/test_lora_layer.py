@@ -167,6 +167,24 @@ def test_the_seeds_pattern_works_on_gpt2_and_lists_candidates_on_llama(make_mode
         target_layers(make_model("llama"), "h.")
 
 
+def test_layers_are_named_by_whole_parts_or_a_regular_expression(make_model):
+    llama, gpt2 = make_model("llama"), make_model("gpt2")
+    assert len(target_layers(llama, "q_proj, v_proj")) == 4
+    assert len(target_layers(gpt2, "attn")) == len(target_layers(gpt2, "h.*.attn")) == 4
+    assert target_layers(gpt2, "transformer.h.*.attn.c_attn") == target_layers(gpt2, "c_attn")
+    for part in ("proj", "attn", "ayers.1", "xq_proj"):
+        with pytest.raises(InputError, match=f"'{part}' matches no linear layer"):
+            target_layers(llama, part)
+    llama.model.layers[0].self_attn.xq_proj = torch.nn.Linear(32, 32)
+    assert [name for name in target_layers(llama, "q_proj") if "xq" in name] == []
+    assert target_layers(llama, r".*layers\.1\..*q_proj") == ["model.layers.1.self_attn.q_proj"]
+    assert len(target_layers(llama, r".*\.\d{1,2}\..*\.(q|v)_proj,.*down_proj")) == 6
+    with pytest.raises(InputError, match=r"matches no linear layer"):
+        target_layers(llama, r"layers\.1\..*q_proj")  # PEFT's rule: the whole name
+    with pytest.raises(InputError, match="neither a name nor a regular expression"):
+        target_layers(llama, "(q_proj")
+
+
 def test_the_tied_head_is_refused_and_a_free_one_taken(make_model):
     with pytest.raises(InputError, match="lm_head"):
         target_layers(make_model("qwen3"), "lm_head,q_proj")

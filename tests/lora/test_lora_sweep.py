@@ -171,6 +171,7 @@ def test_every_group_of_full_fine_tuning_is_drawn(tmp_path, monkeypatch):
         (tmp_path / str(number)).mkdir()
         (tmp_path / str(number) / "result.json").write_text(json.dumps(result))
     report(tmp_path, {str(i): sweep.deciding(run) for i, run in enumerate(runs)}, {})
+    assert "| peak GB (with what earlier runs left) |" in (tmp_path / "sweep.md").read_text()
     assert drawn == ["full, lr = 0.0001", "full, lr = 0.0002", "full, lr = 0.0003", "full, lr = 0.0004"]
 
 

@@ -29,9 +29,15 @@ from transformers import (
     Gemma2ForCausalLM,
     Lfm2Config,
     Lfm2ForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
+
+from lora import expert_weights
 
 TRAIN = Path(__file__).resolve().parents[2] / "lora" / "train.py"
 CPU = torch.device("cpu")
@@ -284,6 +290,29 @@ def test_a_model_that_packing_would_mix_up_is_refused(settings, tmp_path, tokeni
     with pytest.raises(InputError, match=r"does not keep packed sequences apart.*--packing False"):
         fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2")))
     assert fine_tune(settings(model_name_or_path=str(tmp_path / "lfm2"), packing=False, max_steps=1))["step"] == 1
+    assert not expert_weights(load_base(str(tmp_path / "lfm2"))), "a convolution is no expert"
+
+
+def test_the_adapted_layers_are_named_and_experts_that_lora_does_not_reach(settings, tmp_path, tokenizer, capsys):
+    fine_tune(settings(max_steps=1))
+    said = capsys.readouterr().out
+    assert "parameters trained" in said and "\nLoRA on c_attn, c_proj, c_fc\n" in said and "warning" not in said
+    config = MixtralConfig(vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=1,
+                           num_attention_heads=2, num_key_value_heads=1, num_local_experts=2)
+    MixtralForCausalLM(config).save_pretrained(tmp_path / "mixtral")
+    tokenizer.save_pretrained(tmp_path / "mixtral")
+    fine_tune(settings(model_name_or_path=str(tmp_path / "mixtral"), output_dir_name=str(tmp_path / "m"), max_steps=1))
+    said = capsys.readouterr().out
+    assert "\nLoRA on q_proj, k_proj, v_proj, o_proj\n" in said
+    assert "the experts' gate_up_proj, down_proj, 2,304 parameters, stay as they are\n" in said
+
+
+def test_an_encoder_decoder_is_refused_as_such(settings, tmp_path, tokenizer):
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    tokenizer.save_pretrained(tmp_path / "t5")
+    with pytest.raises(InputError, match=r"t5' is an encoder-decoder model \(t5\); only models that continue text"):
+        fine_tune(settings(model_name_or_path=str(tmp_path / "t5")))
 
 
 def test_every_dropout_of_the_base_is_set():
@@ -301,6 +330,19 @@ def test_prompts_with_completions_are_asked_as_they_were_trained(settings, tmp_p
     result = fine_tune(settings(data_path=str(path), response_tokens=2, adapter_out=str(tmp_path / "a")))
     assert json.loads((tmp_path / "a" / "prompt_template.json").read_text()) == {"template": "raw"}
     assert "ASSISTANT" not in (Path(result["folder"]) / "response.txt").read_text()
+
+
+def test_chats_are_trained_and_asked_by_the_chat_template(settings, tmp_path, base_folder):
+    shutil.copytree(base_folder / "gpt2", tmp_path / "chat base")
+    tokenizer = load_tokenizer(str(tmp_path / "chat base"))
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    tokenizer.save_pretrained(tmp_path / "chat base")
+    turns = [{"role": role, "content": "a cat"} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "chats.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 20)
+    fine_tune(settings(model_name_or_path=str(tmp_path / "chat base"), data_path=str(tmp_path / "chats.jsonl"),
+                       max_steps=1, response_tokens=2, adapter_out=str(tmp_path / "a")))
+    assert json.loads((tmp_path / "a" / "prompt_template.json").read_text()) == {"template": "chat"}
 
 
 def test_metrics_outlive_a_kill_after_resuming(settings, tmp_path):
@@ -402,6 +444,19 @@ def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         fine_tune(settings(max_steps=2, lr=1e-3))
+
+
+def test_a_run_may_be_evaluated_otherwise_but_not_lengthened(settings, tmp_path):
+    fine_tune(settings(max_steps=2))
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    state["identity"] |= {"eval_batch_size": 2, "eval_interval": 3}  # as an earlier version wrote them
+    torch.save(state, tmp_path / "run" / "checkpoint.pt")
+    assert fine_tune(settings(max_steps=2, eval_batch_size=3, eval_interval=2))["step"] == 2
+    said = r"is finished, with a learning rate that follows its length \(max_steps: 2 -> 9\).*load_path .*/run/adapter"
+    with pytest.raises(InputError, match=said):
+        fine_tune(settings(max_steps=9))
+    with pytest.raises(InputError, match=r"belongs to another run \(eval_interval: .*patience: 0 -> 1"):
+        fine_tune(settings(max_steps=2, eval_interval=2, patience=1))
 
 
 def test_a_folder_in_use_is_refused(settings, tmp_path):

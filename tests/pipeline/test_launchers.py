@@ -38,7 +38,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         --out) make "$2/tokenizer.json"; make "$2/manifest.json"; make "$2/metrics.jsonl"; make "$2/loss.png" ;;
         --export | --model_out) make "$2/model.safetensors" ;;
-        --adapter_out) make "$2/adapter_model.safetensors" ;;
+        --adapter_out | --adapter-out) make "$2/adapter_model.safetensors" ;;
         --replies | --json) make "$2" ;;
     esac
     shift
@@ -99,6 +99,30 @@ def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
     assert scripts(clone("train.sh"))[:2] == ["bpe/run.py train", "bpe/run.py encode"]
     assert "--vocab_size 512" in clone("train.sh", "bpe", "--vocab_size", "512").calls[0]
     assert len(clone("train.sh", "--force").calls) == 11
+
+
+def test_a_later_stage_keeps_what_the_flags_of_an_earlier_one_made(clone, tmp_path):
+    (tmp_path / "t.txt").write_text("some text")
+    mine = ["train.sh", "--name", "mine", "--text", "t.txt"]
+    assert clone(*mine, "bpe", "--vocab_size", "600", "--pattern", "a b").returncode == 0
+    done = clone("train.sh", "--name", "mine", "pretrain", "--max_steps", "12")
+    assert not any(call.startswith("bpe/") for call in done.calls)
+    assert ("== tokenizer: kept as made with --vocab_size 600 --pattern a\\ b (data/tokenizer/mine/tokenizer.json); "
+            "--force makes it anew without\n") in done.stdout
+    done = clone(*mine)
+    assert scripts(done) == ["data/summary.py mine"]
+    assert "== pretrain: kept as made with --max_steps 12 (" in done.stdout
+    assert scripts(clone(*mine, "bpe", "--vocab_size", "600", "--pattern", "a b")) == ["data/summary.py mine"]
+    (tmp_path / "t.txt").write_text("another text")
+    done = clone(*mine, SEED="2")
+    assert "== tokenizer: made anew without the flags of before: --vocab_size 600 --pattern a\\ b\n" in done.stdout
+    assert "== pretrain: made anew without the flags of before: --max_steps 12\n" in done.stdout
+    moved = "== pretrain: the run in data/runs/pretrain/mine had other settings or inputs; it is now data/runs/"
+    assert moved in done.stdout
+    steps = clone.folder / "data/runs/steps"
+    (steps / "mine-tokenizer").write_text("done 0123  -\n")  # as an older train.sh left it
+    done = clone(*mine)
+    assert "bpe/run.py train" in scripts(done) and "of before" not in done.stdout
 
 
 def test_a_renamed_input_makes_what_follows_anew(clone):
@@ -271,11 +295,11 @@ def test_flags_that_only_look_like_files_of_the_caller_stay_as_they_are(clone, t
         (tmp_path / file).write_text("[]")
     given = ["--vocab", "300", "--name", "lora", "--pattern", "", "--lr", "1", "mine.json", "set/more.json", "/"]
     read = [str(tmp_path / word) if word.endswith(".json") else word for word in given]
-    assert clone("train.sh", "lora", *given).calls[0] == " ".join(["lora/train.py", *read])
-    assert clone("train.sh", "lora", "lora", cwd=clone.folder).calls[0] == "lora/train.py lora"
+    assert clone("train.sh", "lora", *given).calls[0] == ON_STORIES + " ".join(read)
+    assert clone("train.sh", "lora", "lora", cwd=clone.folder).calls[0] == f"{ON_STORIES}lora"
     link = tmp_path / "another way to the clone"
     link.symlink_to(clone.folder)
-    assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == "lora/train.py lora/../train.sh"
+    assert clone("train.sh", "lora", "lora/../train.sh", cwd=link).calls[0] == f"{ON_STORIES}lora/../train.sh"
 
 
 def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, tmp_path):
@@ -289,10 +313,28 @@ def test_files_after_an_equals_sign_and_what_a_run_makes_are_the_callers(clone, 
     assert clone("train.sh", "lora", "--model_out", "m").calls[0] == f"lora/train.py --model_out {tmp_path}/m"
 
 
-def test_lora_with_flags_is_one_run_of_the_trainer(clone, tmp_path):
+ON_STORIES = ("lora/train.py --model_name_or_path data/models/stories --data_path "
+              "data/instructions/stories_train.json --eval_data_path data/instructions/stories_val.json ")
+
+
+def test_lora_with_flags_is_one_run_of_the_trainer_on_the_base_that_is_there(clone, tmp_path):
+    flags = ["--use_lora", "True", "--lora_dim", "8"]
+    assert clone("train.sh", "lora", *flags).calls[0] == "lora/train.py --use_lora True --lora_dim 8"
     assert clone("train.sh").returncode == 0
-    done = clone("train.sh", "lora", "--use_lora", "True", "--lora_dim", "8")
-    assert done.calls == ["lora/train.py --use_lora True --lora_dim 8", "data/summary.py stories"]
+    done = clone("train.sh", "lora", *flags)
+    assert done.calls == [f"{ON_STORIES}--use_lora True --lora_dim 8", "data/summary.py stories"]
+    done = clone("train.sh", "lora", "--data-path=a.json")
+    assert done.calls[0] == "lora/train.py --model_name_or_path data/models/stories --data-path=a.json"
+    for other in (["--model_name_or_path", "gpt2"], ["--model-name-or-path=gpt2"]):
+        assert clone("train.sh", "lora", *other, *flags).calls[0] == " ".join(["lora/train.py", *other, *flags])
+
+
+@pytest.mark.parametrize("flag", ["--out", "--export=here", "--data"])
+def test_pretrain_refuses_other_folders_before_anything_starts(clone, flag):
+    done = clone("train.sh", "pretrain", flag, "x")
+    assert (done.returncode, done.calls) == (2, [])
+    assert done.stderr.startswith(f"error: {flag.removesuffix('=here')}: here the folders follow from --name NAME; ")
+    assert "pretrain/model.py" in done.stderr
 
 
 def test_lora_with_a_name_and_flags_is_a_run_on_what_the_name_stands_for(clone):
@@ -347,6 +389,20 @@ def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
         (tmp_path / name).touch()
     done = clone("generate.sh", "--prompt", "cat", "dog", "--input=cat", "--records", "cat")
     assert done.calls[0].endswith(f"--prompt cat dog --input=cat --records {tmp_path}/cat")
+
+
+def test_an_adapter_made_where_the_user_is_is_found_from_there(clone, tmp_path):
+    assert clone("train.sh").returncode == 0
+    assert clone("train.sh", "lora", "--adapter-out", "my_ad").returncode == 0
+    assert (tmp_path / "my_ad").is_dir()
+    (tmp_path / "cat").mkdir()
+    done = clone("generate.sh", "--adapters", "my_ad", "gpt2", "--full=my_ad", "--prompt", "cat", "my_ad")
+    found = f"--adapters {tmp_path}/my_ad gpt2 --full={tmp_path}/my_ad --prompt cat my_ad"
+    assert done.calls[0].endswith(f" --adapters data/adapters/stories-lora {found}")
+    for flag in ("--model_name_or_path", "--lora_load_path"):
+        assert clone("train.sh", "lora", flag, "my_ad").calls[0].endswith(f" {flag} {tmp_path}/my_ad")
+    done = clone("train.sh", "pretrain", "--init_from", "my_ad")
+    assert any(call.endswith(f"--init_from {tmp_path}/my_ad") for call in done.calls)
 
 
 def test_generate_reads_and_writes_where_the_user_is(clone, tmp_path):
