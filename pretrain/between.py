@@ -5,6 +5,7 @@ None of it draws from the training's random state.
 
 import dataclasses
 import math
+from pathlib import Path
 
 import checkpoint
 import torch
@@ -29,6 +30,7 @@ class Between:
 
             architecture(model.config)
             check_target(settings.export)
+            self.special = kept_ends(settings.init_from, model.config.end_of_text)
         self.tokenizer = None
         if settings.choices or settings.prompt:
             self.tokenizer = val_split.tokenizer
@@ -104,7 +106,10 @@ class Between:
 
             card = (f"Trained on `{settings.data.name}` with preset `{settings.preset}`: {step:,} steps, "
                     f"{step * settings.total_batch:,} tokens, validation loss {progress.val_loss:.4f} nats per token.")
-            arguments = self.whole_model(), tokenizer_folder(self.val_split.manifest), settings.export, card
+            if settings.init_from:
+                card += f" It began with the weights of `{Path(settings.init_from).name}`."
+            tokenizer = tokenizer_folder(self.val_split.manifest)
+            arguments = self.whole_model(), tokenizer, settings.export, card, self.special
             self.world.agree(export if self.world.main else checkpoint.nothing, *arguments)
             self.log.say(f"exported to {settings.export}")
 
@@ -174,6 +179,18 @@ class Between:
         for ours, theirs in zip(copy.parameters(), self.model.parameters(), strict=True):
             ours.copy_(theirs.full_tensor())
         return copy
+
+
+def kept_ends(source: str | None, end_of_text: int | None) -> dict:
+    """What begins and ends texts for the model `source` that is trained further, and the data's end beside it."""
+    from convert import locate, special_tokens
+
+    special = special_tokens(locate(source)) if source and Path(source).exists() else {}
+    ends = special.get("eos_token_id")
+    if ends is not None and end_of_text is not None:
+        ends = ends if isinstance(ends, list) else [ends]
+        special["eos_token_id"] = [*ends, *([] if end_of_text in ends else [end_of_text])]
+    return special
 
 
 def due(step: int, every: int) -> bool:

@@ -219,7 +219,7 @@ def read_config(source: str | Path) -> GPTConfig:
 
 def run_of(source: Path) -> Path:
     """The run that a checkpoint's folder belongs to; the folder itself where it is none."""
-    return source.parents[1] if (source / "state.json").exists() and len(source.parents) > 1 else source
+    return source.resolve().parents[1] if (source / "state.json").exists() else source
 
 
 def run_settings(run: Path) -> tuple[GPTConfig, Path]:

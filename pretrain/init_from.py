@@ -49,11 +49,13 @@ def fill(model: GPT, source, split: Split):
 def check_tokenizer(source, folder, split: Split, size: float = math.inf):
     """Refuse shards that another tokenizer made than that of the source, which lies in `folder`.
 
-    Tokens from number `size` on are new and may be any. Where either has no tokenizer.json, nothing can be said.
+    Tokens from number `size` on, or behind the last of the source's own, are new and may be any. Where either has no
+    tokenizer.json, nothing can be said.
     """
     if folder is None or split.tokenizer is None:
         return
     theirs, ours = read_tokenizer(folder, source).get_vocab(), split.tokenizer.get_vocab()
+    size = min(size, max(theirs.values()) + 1) if size < math.inf else size
     other = next((token for token, number in ours.items() if number < size and theirs.get(token) != number), None)
     if other is not None:
         raise InputError(f"{split.folder} was encoded by another tokenizer than {source} has: {other!r} is token "

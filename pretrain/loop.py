@@ -18,6 +18,7 @@ import checkpoint
 import numpy as np
 import torch
 from between import Between
+from convert import read_config
 from init_from import fill
 from malloc import return_freed_memory
 from model import GPT
@@ -84,6 +85,9 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     for split in (train_split, val_split):
         world.agree(split.verify, world.rank, world.size)
     config = with_data(settings.model, train_split)
+    if settings.init_from and not settings.model.vocab_size:  # no token of the model that is trained further is lost
+        size = world.agree(read_config, settings.init_from).vocab_size
+        config = dataclasses.replace(config, vocab_size=max(config.vocab_size, size))
     T = settings.sequence or config.block_size
     micro_batch = fitting_micro_batch(settings.total_batch, settings.micro_batch, T, world.size)
     settings = dataclasses.replace(settings, micro_batch=micro_batch)
@@ -122,7 +126,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
         if first_step:
             log.say(f"continues after step {first_step:,}" + "".join(
                 f"\n  {name}: {values[0]} -> {values[1]}" for name, values in (changed or {}).items()
-                if name in vars(settings)))
+                if name in vars(settings) and name != "model"))
     reader = Reader(train_split, T, settings.micro_batch, world.rank, world.size, settings.seed, progress.sequences,
                     settings.curriculum)
 
@@ -223,8 +227,7 @@ def identify(settings: Settings, config: GPTConfig, train: Split, validation: Sp
     """What must be the same when a run is continued."""
     names = ("total_batch", "curriculum", "optimizer", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
-            "sequence": settings.sequence or config.block_size, "init_from": plain(settings.init_from),
-            **{name: getattr(settings, name) for name in names},
+            "sequence": settings.sequence or config.block_size, **{name: getattr(settings, name) for name in names},
             "data": fingerprint(train.manifest, "train"), "validation": fingerprint(validation.manifest, "val")}
 
 
@@ -281,7 +284,7 @@ def description(settings, world, model, split, accumulation, T, flops, peak) -> 
              f"{accumulation} micro-steps x {world.size} processes ({world.device}, {torch.get_num_threads()} threads)",
              f"{flops / 1e6:,.1f} MFLOP per token, peak {peak / 1e12:.2f} TFLOP/s"]
     known = split.manifest["vocab_size"]
-    if config.vocab_size > 1.1 * known:
+    if config.vocab_size > 1.1 * known and not settings.init_from:
         lines.append(f"note: the data's tokenizer has {known:,} tokens only; --vocab_size 0 leaves out the others")
     if steps:
         tokens = steps * settings.total_batch

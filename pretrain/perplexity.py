@@ -49,6 +49,9 @@ def check(settings: Settings):
 
 def read_documents(path: Path) -> list[str]:
     """The documents of a text file, without the line ends that make a line of the separator."""
+    if path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson", ".json", ".csv", ".parquet")):
+        raise InputError(f"{path} holds texts among other things; python data/prepare.py file {path} --name NAME takes "
+                         "them out, into data/text/NAME")
     try:
         text = read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -69,10 +72,12 @@ def encoded(documents: list[str], tokenizer, end_of_text: int | None, path: Path
     from shards import Split
 
     usual = tokenizer.token_to_id(SEPARATOR)
-    end = [token for token in (end_of_text if usual is None else usual,) if token is not None]
+    end_of_text = end_of_text if usual is None else usual
+    end = [] if end_of_text is None else [end_of_text]
     rows = tokenizer.encode_batch(documents, add_special_tokens=False)
     ids = np.array([token for row in rows for token in [*row.ids, *end]], np.uint32)
-    return Split.of_tokens(ids, sum(len(document.encode()) for document in documents), tokenizer, path, "text")
+    size = sum(len(document.encode()) for document in documents)
+    return Split.of_tokens(ids, size, tokenizer, end_of_text, path, "text")
 
 
 def main(settings: Settings):
@@ -99,6 +104,8 @@ def main(settings: Settings):
             tokenizer = world.agree(read_tokenizer, folder, source)
             split = encoded(documents, tokenizer, model.config.end_of_text, settings.text)
         T = settings.sequence or min(model.config.block_size, 1024)
+        if model.config.block_size < T:
+            raise InputError(f"--sequence {T}: {source} was made for {model.config.block_size} positions")
         if split.largest >= model.config.vocab_size:
             raise InputError(f"{split.folder} holds token {split.largest}, {source} has {model.config.vocab_size:,} "
                              "only: another model's tokenizer?")

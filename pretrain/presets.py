@@ -261,10 +261,13 @@ def parse(description: str, argv: list[str] | None = None) -> Settings:
     source = flag(argv, "--init_from")
     defaults = dataclasses.replace(PRESETS[preset_name(argv, "continue" if source else "stories")])
     if source:
-        from convert import read_config
+        from convert import read_config, run_settings
 
-        model = read_config(source)
-        defaults = dataclasses.replace(defaults, model=model, sequence=min(defaults.sequence, model.block_size))
+        out = Path(flag(argv, "--out") or defaults.out)
+        begun = (out / "args.json").exists()  # then the source may be gone
+        defaults.model = run_settings(out)[0] if begun else read_config(source)
+        if defaults.sequence >= defaults.model.block_size:
+            defaults.sequence = 0
     return read_settings(Settings, description, defaults, argv)
 
 
@@ -285,7 +288,7 @@ def flags_of(path: Path) -> list[str]:
     if not isinstance(values, dict) or not isinstance(values.get("model", {}), dict):
         raise InputError(f"--config {path} holds no settings, {{name: value, ...}}")
     words = []
-    for name, value in (values | values.get("model", {})).items():
+    for name, value in (values.get("model", {}) | values).items():
         if name in NOT_SETTINGS or value is None:
             continue
         if isinstance(value, bool):
@@ -302,10 +305,9 @@ def flag(argv: list[str], name: str) -> str | None:
     """The last value of a flag in a command line, before it is parsed."""
     value = None
     for i, word in enumerate(argv):
-        if word == name and i + 1 < len(argv):
-            value = argv[i + 1]
-        elif word.startswith(f"{name}="):
-            value = word.removeprefix(f"{name}=")
+        given, equals, after = word.partition("=")
+        if "--" + given[2:].replace("-", "_") == name and (equals or i + 1 < len(argv)):
+            value = after if equals else argv[i + 1]
     return value
 
 

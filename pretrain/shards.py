@@ -36,16 +36,18 @@ class Split:
         self.entries = self.manifest["shards"].get(name, [])
         if not self.entries:
             raise InputError(f"{self.folder}/manifest.json lists no shard of split {name!r}")
+        self.end_of_text = self.manifest["end_of_text"]
         self._take([self._open(entry) for entry in self.entries], sum(entry["bytes"] for entry in self.entries))
         if self.bytes < 1:
             raise InputError(f"{self.folder}/manifest.json: bytes of split {name!r} are {self.bytes}, which gives no "
                              "bits per byte; encode the text again")
 
     @classmethod
-    def of_tokens(cls, tokens: np.ndarray, size: int, tokenizer, folder: Path, name: str) -> "Split":
+    def of_tokens(cls, tokens: np.ndarray, size: int, tokenizer, end_of_text: int | None, folder: Path,
+                  name: str) -> "Split":
         """Tokens in memory, which stand for `size` bytes of text; the names are for messages."""
         split = cls.__new__(cls)
-        split.folder, split.name, split.tokenizer = folder, name, tokenizer
+        split.folder, split.name, split.tokenizer, split.end_of_text = folder, name, tokenizer, end_of_text
         split._take([tokens], size)
         return split
 
@@ -103,7 +105,9 @@ class Split:
         """Bytes of text that the first tokens stand for; without the tokenizer, their share of all."""
         if count >= self.tokens or self.tokenizer is None:
             return round(self.bytes * min(1.0, count / self.tokens))
-        return len(self.tokenizer.decode(self.read(0, count).tolist()).encode())
+        ids = self.read(0, count)
+        text = self.tokenizer.decode(ids[ids != self.end_of_text].tolist(), skip_special_tokens=False)
+        return len(text.encode())
 
     @property
     def largest(self) -> int:
@@ -113,7 +117,7 @@ class Split:
     def document_length(self, T: int) -> int:
         """Tokens of the document that a token lies in, T at most: the mean over the first million tokens."""
         tokens = self.read(0, min(self.tokens, 10**6))
-        ends = np.flatnonzero(tokens == self.manifest["end_of_text"])
+        ends = np.flatnonzero(tokens == self.end_of_text)
         lengths = np.diff(ends, prepend=-1, append=len(tokens) - 1)
         return round(float(np.average(np.minimum(lengths, T), weights=lengths)))
 

@@ -5,6 +5,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import loop
 import pytest
@@ -15,7 +17,7 @@ from evaluate import validation_loss
 from init_from import fill
 from model import GPT
 from presets import InputError, Settings, check, parse
-from pretrain_tiny import checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
+from pretrain_tiny import MODEL, checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
 from shards import Split
 
 GPT2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True, "zero_init": False}
@@ -157,7 +159,7 @@ def test_shards_of_another_tokenizer_are_refused(place, tmp_path):
 def test_the_flags_defaults_are_the_models_own(place, tmp_path):
     read = parse("", ["--init_from", str(place / "gpt2"), "--rope_theta", "7"])
     assert (read.model.n_embd, read.model.position, read.model.rope_theta) == (32, "learned", 7.0)
-    assert (read.preset, read.sequence, read.optimizer) == ("continue", 40, "adamw")
+    assert (read.preset, read.sequence, read.optimizer) == ("continue", 0, "adamw")
     assert parse("", [f"--init_from={place / 'llama'}", "--preset", "text"]).lr == 2e-2
     with pytest.raises(InputError, match="--preset continue trains a model further; name it with --init_from"):
         check(parse("", ["--preset", "continue"]))
@@ -220,7 +222,43 @@ def test_a_checkpoint_of_earlier_code_lacks_the_newest_switches(place, tmp_path)
     assert loop.main(short) == 0
     for path in (tmp_path / "run" / "checkpoints").glob("*/state.json"):
         state = json.loads(path.read_text())
-        for name in ("model.qkv_bias", "model.rope_factor", "model.rope_original", "init_from"):
+        for name in ("model.qkv_bias", "model.rope_factor", "model.rope_original"):
             del state["identity"][name]
         path.write_text(json.dumps(state))
     assert loop.main(dataclasses.replace(short, max_steps=6)) == 0
+
+
+def test_the_source_may_be_gone_once_there_is_a_run(place, tmp_path):
+    """And may be named otherwise; its ends stay ends beside the data's."""
+    source = tmp_path / "source"
+    shutil.copytree(place / "llama", source)
+    (source / "generation_config.json").write_text('{"bos_token_id": 5, "eos_token_id": 9}')
+    words = [*map(str, (MODEL, "--init_from", source, "--data", place / "data", "--out", tmp_path / "run",
+                        "--export", tmp_path / "out", "--total_batch", 128, "--sequence", 16, "--prompt", ""))]
+    subprocess.run([sys.executable, *words, "--max_steps", "2"], check=True, capture_output=True)
+    ids = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert ids == {"bos_token_id": 5, "eos_token_id": [9, 0]}
+    assert "It began with the weights of `source`." in (tmp_path / "out" / "README.md").read_text()
+    shutil.rmtree(source)
+    done = subprocess.run([sys.executable, *words, "--max_steps", "4"], check=True, capture_output=True, text=True)
+    assert "continues after step 2\n  max_steps: 2 -> 4\n" in done.stderr
+
+
+def test_new_tokens_may_fill_rows_that_a_model_has_to_spare(place, tmp_path):
+    """As Qwen's, whose embedding has more rows than its tokenizer tokens."""
+    sha256 = tokenizer_of([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat")
+    path = make_shards(tmp_path / "data", vocabulary=63) / "manifest.json"
+    names = {"tokenizer": str(tmp_path / "chat"), "tokenizer_sha256": sha256}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    for vocabulary in (70, 0):
+        out = tmp_path / f"run {vocabulary}"
+        run(settings(place, out, "gpt2", data=tmp_path / "data", model={"vocab_size": vocabulary}, max_steps=1))
+        assert load_run(out)[0].config.vocab_size == 70
+
+
+def test_flags_may_be_spelled_with_hyphens(place):
+    for words in (["--init-from", str(place / "llama")], [f"--init-from={place / 'llama'}"]):
+        assert parse("", words).preset == "continue"
+    small = parse("", ["--init_from", str(place / "gpt2"), "--block_size", "8"])
+    check(small)
+    assert small.model.block_size == 8

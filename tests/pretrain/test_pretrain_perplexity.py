@@ -17,7 +17,7 @@ from perplexity import Settings, check, encoded, main, read_documents
 from presets import GPTConfig, InputError
 from pretrain_tiny import ROOT
 from shards import Split
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 TEXT = "One day a fox met a crow.\nThe crow sang. 好\n<|endoftext|>\nA fox ran away.\n<|endoftext|>\n"
 DOCUMENTS = ["One day a fox met a crow.\nThe crow sang. 好", "A fox ran away."]
@@ -31,6 +31,7 @@ def place(tmp_path_factory):
     for name, size in (("large", 300), ("small", 280)):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
         tokenizer.train_from_iterator(DOCUMENTS, trainers.BpeTrainer(
             vocab_size=size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["<|endoftext|>"],
             show_progress=False))
@@ -145,6 +146,10 @@ def test_bits_per_byte_are_those_of_the_part_that_is_read(place):
     for count in (1, 5, 20):
         text = tokenizer.decode(split.read(0, count).tolist())
         assert split.bytes_of_first(count) == len(text.encode())
+    split = Split(place / "shards", "val")
+    split.end_of_text = None  # a special token that is text, as those of a chat are
+    assert split.bytes_of_first(split.tokens - 1) == split.bytes + len("<|endoftext|>")
+    split = Split(place / "shards", "val")
     assert split.bytes_of_first(split.tokens) == split.bytes
     lost = Split(place / "shards", "val")
     lost.manifest["tokenizer"] = "tokenizer/of-no-folder"
