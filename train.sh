@@ -62,9 +62,10 @@ has_flag() {
 }
 
 # The folders that the stages hand on have the pipeline's names; a stage with others would leave the next one without.
-for name in out export data; do
-    [ "$STAGE" != pretrain ] || ! has_flag "$name" "$@" ||
-        die "--$name: here the folders follow from --name NAME; for folders of your own: $PYTHON pretrain/model.py --help"
+case $STAGE in bpe) folders=(out) ;; pretrain) folders=(out export data) ;; *) folders=() ;; esac
+for name in ${folders[@]+"${folders[@]}"}; do
+    ! has_flag "$name" "$@" ||
+        die "--$name: here the folders follow from --name NAME; for folders of your own: $PYTHON ${script[*]} --help"
 done
 
 text=data/text/$NAME tokenizer=data/tokenizer/$NAME tokens=data/tokens/$NAME base=data/models/$NAME
@@ -97,7 +98,7 @@ attended() {
 # OUTPUT of other flags is kept. The run folder of an interrupted COMMAND is kept for it to continue in; that of another
 # COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
 step() {
-    local name=$1 output=$2 inputs=() stamp key flags='' before was was_key was_flags aside='' status own=${own:-0}
+    local name=$1 output=$2 inputs=() stamp key flags='' before was was_key was_flags aside='' status own=${own:-0} word files
     shift 2
     while [ "$1" != -- ]; do
         [ -e "$1" ] || die "$name: there is no $1; give --text FILE (for instructions: --instructions FILE)"
@@ -106,15 +107,21 @@ step() {
     shift
     mkdir -p data/runs/steps
     stamp=data/runs/steps/$NAME-$name
-    # The stamp: what became of it, a hash of the inputs and one of the command, then the user's flags.
-    key=$(find -L "${inputs[@]:-/dev/null}" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of)
-    key+=,$(printf '%s\n' "${@:1:$# - own}" | hash_of)
-    [ "$own" = 0 ] || flags=$(printf ' %q' "${@:$# - own + 1}")
+    # The stamp: what became of it, hashes of the inputs, of the command and of the files that the user's flags name,
+    # then these flags. The interpreter is no part of it.
+    files=()
+    for word in "${@:$# - own + 1}"; do
+        word=${word#--*=}
+        [ ! -f "$word" ] || files+=("$word")
+    done
+    key=$(contents_of "${inputs[@]:-/dev/null}"),$(printf '%s\n' "${@:2:$# - own - 1}" | hash_of)
+    [ "$own" = 0 ] || flags=$(spelled "${@:$# - own + 1}")
+    flags=,$(contents_of "${files[@]:-/dev/null}")$flags
     before=$(cat "$stamp" 2>/dev/null || true)
     read -r was was_key was_flags <<<"$before" || true
-    [[ $was_key == *,* ]] || was_flags=''  # a stamp of an older version of this script
+    [[ $was_key == *,*,* ]] || was_flags=''  # a stamp of an older version of this script
     was_flags=${was_flags:+ $was_flags}
-    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$was $was_key" = "done $key" ]; then
+    if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$was ${was_key%,*}" = "done $key" ]; then
         if [ "$before" = "done $key$flags" ]; then
             say "$name: up to date ($output)"
             return
@@ -134,18 +141,31 @@ step() {
     printf 'started %s\n' "$key$flags" >"$stamp"
     attended "$@" || {
         status=$?
-        if [ "$status" = 2 ] && [ -n "$aside" ] && [ ! -e "$run_folder" ]; then
-            mv "$aside" "$run_folder"
+        if [ "$status" = 2 ] && [ ! -e "${run_folder:-}" ]; then  # refused: all is as it was
             printf '%s\n' "$before" >"$stamp"
-            say "$name: refused; $aside is $run_folder again" >&3
+            [ -z "$aside" ] || { mv "$aside" "$run_folder"; say "$name: refused; $aside is $run_folder again" >&3; }
         fi
         exit "$status"
     }
     printf 'done %s\n' "$key$flags" >"$stamp"
 }
 
-# hash_of: the hash of what it reads, alone.
+# hash_of: the hash of what it reads, alone. contents_of PATH...: one of the names and contents of all files there.
 hash_of() { "${SHA256[@]}" | cut -d ' ' -f 1; }
+contents_of() { find -L "$@" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of; }
+
+# spelled WORD...: the words quoted, flags in one spelling: --a-b=1 as --a_b 1.
+spelled() {
+    local word name
+    for word in "$@"; do
+        name=${word%%=*}
+        case $word in
+            --*=*) printf ' --%s %q' "$(tr - _ <<<"${name#--}")" "${word#*=}" ;;
+            --*) printf ' --%s' "$(tr - _ <<<"${name#--}")" ;;
+            *) printf ' %q' "$word" ;;
+        esac
+    done
+}
 
 # check_unused RUN_FOLDER: ends here if a job holds the lock that pretraining and fine-tuning take (macOS has no flock(1)).
 check_unused() {
@@ -188,7 +208,8 @@ pretrain() {
     own=$# run_folder=$run step pretrain "$base/model.safetensors" "$tokens/manifest.json" pretrain/presets.py -- \
         "$PYTHON" pretrain/model.py --preset "$preset" --data "$tokens" --out "$run" --resume auto \
         --export "$base" ${with_choices[@]+"${with_choices[@]}"} "$@"
-    step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
+    [ ! -e "$run/metrics.jsonl" ] ||  # the model stands, its run was deleted
+        step curves "$run/loss.png" "$run/metrics.jsonl" -- "$PYTHON" pretrain/plot.py "$run" --out "$run"
 }
 
 lora() {

@@ -56,7 +56,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     if path.is_file() and path.name.lower().removesuffix(".gz").endswith(NOT_TEXT):
         raise InputError(
             f"{path}: holds texts among other things; take them out first:"
-            f" python data/prepare.py file {path} --name NAME (then data/text/NAME)"
+            f" python data/prepare.py file {path} --name NAME (then data/text/NAME); or take its bytes as they are:"
+            f" cat {path} | ... -"
         )
     try:
         with gzip.open(path) if is_gzip(path) else open(path, "rb") as file:

@@ -188,7 +188,7 @@ class Vocabulary:
             if missing:
                 raise InputError(
                     f"token_bytes: no token for the byte 0x{min(missing):02x}; all 256 are needed. If the file is"
-                    " whole, as SmolLM2's is, missing_bytes takes it, and refuses texts with such bytes"
+                    " whole, as SmolLM2's is, missing_bytes takes its tokenizer.json, and refuses texts with such bytes"
                 )
             return
         seen: dict[bytes, int] = {}

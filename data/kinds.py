@@ -23,7 +23,7 @@ INSTRUCTION_FIELDS = (("instruction", "output"), ("prompt", "completion"), ("tex
 PAIRS = (("instruction", "response"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
          ("input", "output"))  # other names of instruction and output
 CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}  # lists of who says what
-ROLES = {"human": "user", "gpt": "assistant", "model": "assistant"}
+ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 OTHER_FIELDS = ("context", *CHATS, *dict.fromkeys(sum(PAIRS, ())))
 CHOICE_FIELDS = ("ctx", "endings", "label")
 CHOICE_EXTRAS = ("activity_label", "ctx_a", "ctx_b", "split", "split_type", "source", "source_id", "family")
@@ -176,6 +176,10 @@ class TextSplit:
 
 def as_instruction(where: str, record: dict, noticed: Counter) -> dict:
     """A record of other usual fields as instruction, input, output and what else it has; any other as it is."""
+    prompt, completion = record.get("prompt"), record.get("completion")
+    if isinstance(prompt, list) and isinstance(completion, list):  # a chat as TRL cuts it in two
+        rest = {name: value for name, value in record.items() if name not in ("prompt", "completion")}
+        record = rest | {"messages": prompt + completion}
     if any(all(name in record for name in names) for names in INSTRUCTION_FIELDS):
         return record
     for question, answer in PAIRS:
@@ -194,11 +198,19 @@ def as_instruction(where: str, record: dict, noticed: Counter) -> dict:
     return record
 
 
+def _joined(content: Any) -> Any:
+    """The text of a message whose content comes in parts, [{"type": "text", "text": ...}]; any other as it is."""
+    parts = content if isinstance(content, list) else []
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    return "\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
+
+
 def _first_exchange(where: str, name: str, turns: Any, noticed: Counter) -> dict:
     """Instruction and output of a chat: what the system says, a blank line, the user's words; the assistant's."""
     who, what = CHATS[name]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and turn.keys() >= {who, what} for turn in turns):
         raise InputError(f"{where}: {name} is {json.dumps(turns, default=str)[:40]}, wanted a list of {who} + {what}")
+    turns = [turn | {what: _joined(turn[what])} for turn in turns]
     roles = [ROLES.get(str(turn[who]), str(turn[who])) for turn in turns]
     at = next((n for n in range(len(roles)) if roles[n : n + 2] == ["user", "assistant"]), None)
     if at is None:

@@ -253,21 +253,23 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
 
     pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither
     head nor embeddings; else those that one of its parts, separated by commas, names (names_layer). Raises InputError
-    where nothing matches, listing what there is, and where the output head would be taken that shares its weight with
-    the embedding.
+    where a part matches nothing, listing what there is, and where the output head would be taken that shares its weight
+    with the embedding.
 
     >>> target_layers(llama, "q_proj,v_proj")[:2]
     ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.v_proj']
     """
     layers = linear_layers(model)
     parts = [part.strip() for part in re.split(r",(?![^{]*\})", pattern) if part.strip()]  # not the one in \d{1,2}
+    idle = [part for part in parts if not any(names_layer(part, name) for name in layers)]
     if parts:
         names = [name for name in layers if any(names_layer(part, name) for part in parts)]
     else:
         names = [name for name in layers if re.search(r"\.\d+\.", name)]
-    if not names:
+    if idle or not names:
         kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in layers}) or ["(none: no Linear or Conv1D)"]
-        raise InputError(f"lora_module_name '{pattern}' matches no linear layer; the model's are: {', '.join(kinds)}")
+        found = ", ".join(kinds)
+        raise InputError(f"lora_module_name '{','.join(idle)}' matches no linear layer; the model's are: {found}")
     embedding = model.get_input_embeddings().weight if hasattr(model, "get_input_embeddings") else None
     tied = [name for name in names if layers[name].weight is embedding]
     if tied:

@@ -174,6 +174,18 @@ def test_instructions_under_other_names(tmp_path, monkeypatch, capsys, record, e
         assert made == [dict(zip(("instruction", "input", "output"), expected, strict=True))] * 18
 
 
+def test_chats_as_openai_and_trl_write_them(tmp_path, monkeypatch):
+    """Content in parts, a developer's words, a chat cut into prompt and completion."""
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    turns = [{"role": "developer", "content": "s"}, {"role": "user", "content": parts}]
+    answer = {"role": "assistant", "content": "c"}
+    for n, record in enumerate(({"messages": [*turns, answer]}, {"prompt": turns, "completion": [answer]})):
+        (tmp_path / "a.jsonl").write_text((json.dumps(record) + "\n") * 20)
+        assert run(monkeypatch, "file", tmp_path / "a.jsonl", "--name", f"i{n}", "--out", tmp_path / "out") == 0
+        made = json.loads((tmp_path / f"out/instructions/i{n}_train.json").read_text())
+        assert made[0] == {"instruction": "s\n\na\nb", "input": "", "output": "c"}
+
+
 @pytest.mark.parametrize(
     ("turns", "message"),
     [

@@ -181,6 +181,8 @@ def test_layers_are_named_by_whole_parts_or_a_regular_expression(make_model):
     assert len(target_layers(llama, r".*\.\d{1,2}\..*\.(q|v)_proj,.*down_proj")) == 6
     with pytest.raises(InputError, match=r"matches no linear layer"):
         target_layers(llama, r"layers\.1\..*q_proj")  # PEFT's rule: the whole name
+    with pytest.raises(InputError, match="'v_prj' matches no linear layer"):
+        target_layers(llama, "q_proj,v_prj")
     with pytest.raises(InputError, match="neither a name nor a regular expression"):
         target_layers(llama, "(q_proj")
 

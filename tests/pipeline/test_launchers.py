@@ -125,6 +125,37 @@ def test_a_later_stage_keeps_what_the_flags_of_an_earlier_one_made(clone, tmp_pa
     assert "bpe/run.py train" in scripts(done) and "of before" not in done.stdout
 
 
+def test_what_a_stage_is_made_by_is_told_from_how_it_is_said(clone, tmp_path):
+    """The content of a file that a flag names counts, its spelling and the interpreter's path do not."""
+    config = tmp_path / "c.json"
+    config.write_text("{}")
+    flags = ("--config", str(config), "--max_steps", "12")
+    assert clone("train.sh", "pretrain", *flags).returncode == 0
+    assert scripts(clone("train.sh", "pretrain", f"--config={config}", "--max-steps=12")) == ["data/summary.py stories"]
+    other = tmp_path / "other python"
+    other.symlink_to(clone.stand_in)
+    assert scripts(clone("train.sh", "pretrain", *flags, PYTHON=str(other))) == ["data/summary.py stories"]
+    assert "kept as made with --config" in clone("train.sh").stdout
+    config.write_text('{"lr": 1}')
+    assert scripts(clone("train.sh", "pretrain", *flags))[0] == "pretrain/model.py --preset"
+
+
+def test_a_refused_command_leaves_what_is_kept(clone):
+    assert clone("train.sh", "bpe", "--vocab_size", "600").returncode == 0
+    assert clone("train.sh", "bpe", "--vocab_sizee", "7", FAIL_AT="bpe/run.py", FAIL_WITH="2").returncode == 2
+    done = clone("train.sh", "pretrain")
+    assert "tokenizer: kept as made with --vocab_size 600" in done.stdout
+    assert not any(call.startswith("bpe/") for call in done.calls)
+    assert clone("train.sh", "bpe", "--out", "x").stderr.startswith("error: --out: here the folders follow from --name")
+
+
+def test_a_deleted_run_leaves_the_model(clone):
+    assert clone("train.sh").returncode == 0
+    shutil.rmtree(clone.folder / "data/runs/pretrain/stories", ignore_errors=True)
+    done = clone("train.sh")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_renamed_input_makes_what_follows_anew(clone):
     texts = clone.folder / "texts"
     texts.mkdir()
