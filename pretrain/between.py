@@ -185,7 +185,10 @@ def kept_ends(source: str | None, end_of_text: int | None) -> dict:
     """What begins and ends texts for the model `source` that is trained further, and the data's end beside it."""
     from convert import locate, special_tokens
 
-    special = special_tokens(locate(source)) if source and Path(source).exists() else {}
+    try:
+        special = special_tokens(locate(source)) if source else {}
+    except InputError:  # a run that goes on without the model that it began with
+        special = {}
     ends = special.get("eos_token_id")
     if ends is not None and end_of_text is not None:
         ends = ends if isinstance(ends, list) else [ends]
