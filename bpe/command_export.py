@@ -31,17 +31,17 @@ class Export:
 
 def run(settings: Export) -> None:
     """Read one, write the others. Raises InputError for anything the user can mend."""
-    given = settings.pattern, settings.special_tokens, settings.missing_bytes
-    vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
-    more = [named_id(text) for text in settings.special_tokens]
-    if not tokenizer_folder.names_special_tokens(settings.tokenizer):  # then some were needed to read it
+    s = settings
+    vocabulary = tokenizer_folder.load(s.tokenizer, s.pattern, s.special_tokens, s.missing_bytes)
+    given = more = [named_id(text) for text in s.special_tokens]
+    if not tokenizer_folder.names_special_tokens(s.tokenizer):  # then some were needed to read it
         more = [(text, n) for text, n in more if text not in vocabulary.special_tokens]
     for text, n in more:
         if n is not None:
             raise InputError(f"--special_tokens {text}={n}: only a rank file leaves ids to choose; leave ={n} out")
     vocabulary = vocabulary.with_special_tokens([text for text, _ in more])
     names = tokenizer_folder.save(vocabulary, settings.out)
-    given = [(vocabulary.special_tokens[text], text) for text, _ in map(named_id, settings.special_tokens)]
     if given:
-        print(f"special tokens: {', '.join(f'{text} {n}' for n, text in sorted(given))}")
+        ids = sorted((vocabulary.special_tokens[text], text) for text, _ in given)
+        print(f"special tokens: {', '.join(f'{text} {n}' for n, text in ids)}")
     print(f"wrote {len(vocabulary):,} tokens to {settings.out}: {', '.join(names)}")

@@ -95,8 +95,8 @@ def main(settings: Settings):
         world.agree(split.verify, world.rank, world.size)
     else:
         documents = world.agree(read_documents, settings.text)
-    width, heading = max(len("model"), *map(len, settings.sources)), True
-    for source in settings.sources:
+    width = max(len("model"), *map(len, settings.sources))
+    for number, source in enumerate(settings.sources):
         model, folder = world.agree(load_any, source, world.dtype)
         if settings.data:
             world.agree(check_tokenizer, source, folder, split)
@@ -113,9 +113,8 @@ def main(settings: Settings):
         result = validation_loss(model, split, T, settings.micro_batch, settings.tokens, world)
         loss = result["val_loss"]
         if world.main:
-            if heading:
+            if number == 0:  # not above an error
                 print(f"{'model':{width}}  nats/token  perplexity  bits/byte      tokens")
-            heading = False
             perplexity = f"{math.exp(loss):.4g}" if loss < 700 else "inf"
             print(f"{source:{width}}  {loss:10.4f}  {perplexity:>10}  {result['val_bpb']:9.4f}  "
                   f"{result['val_tokens']:10,}", flush=True)

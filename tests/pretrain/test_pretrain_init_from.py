@@ -17,29 +17,29 @@ from evaluate import validation_loss
 from init_from import fill
 from model import GPT
 from presets import InputError, Settings, check, parse
-from pretrain_tiny import MODEL, checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
+from pretrain_tiny import MODEL, Alone, checkpoint_bytes, make_shards, metrics, run, tiny_model, tiny_settings
 from shards import Split
 
 GPT2 = {"norm": "layernorm", "position": "learned", "mlp": "gelu", "qk_norm": False, "bias": True, "zero_init": False}
 
 
-def tokenizer_of(words, folder):
-    """A tokenizer.json with these words, and its hash."""
+def shards_by(words, folder, data):
+    """Shards in `data` that name a tokenizer of these words, which is made in `folder`."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, "0"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
-    return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    path = make_shards(data, vocabulary=len(words)) / "manifest.json"
+    sha256 = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
+    names = {"tokenizer": str(folder), "tokenizer_sha256": sha256}
+    path.write_text(json.dumps(json.loads(path.read_text()) | names))
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Shards with a tokenizer, and two models for them: `llama` and, of more tokens and positions, `gpt2`."""
     place = tmp_path_factory.mktemp("a model")
-    sha256 = tokenizer_of(map(str, range(61)), place / "tokenizer")
-    path = make_shards(place / "data") / "manifest.json"
-    names = {"tokenizer": str(place / "tokenizer"), "tokenizer_sha256": sha256}
-    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    shards_by(list(map(str, range(61))), place / "tokenizer", place / "data")
     torch.manual_seed(5)
     for name, config in (("llama", tiny_model(vocab_size=61, end_of_text=0)),
                          ("gpt2", tiny_model(**GPT2, vocab_size=70, block_size=40, end_of_text=0))):
@@ -48,13 +48,6 @@ def place(tmp_path_factory):
             p.data.add_(0.1 * torch.randn_like(p))
         export(model, place / "tokenizer", place / name)
     return place
-
-
-class Alone:
-    rank, size, main, device = 0, 1, True, torch.device("cpu")
-
-    def sum(self, *numbers):
-        return list(numbers)
 
 
 def settings(place, out, name="llama", **changes):
@@ -132,10 +125,7 @@ def test_positions_may_become_fewer_and_rotary_ones_more(place):
 
 
 def test_new_tokens_begin_as_the_mean_of_the_others(place, tmp_path):
-    sha256 = tokenizer_of([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat")
-    path = make_shards(tmp_path / "data", vocabulary=63) / "manifest.json"
-    names = {"tokenizer": str(tmp_path / "chat"), "tokenizer_sha256": sha256}
-    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    shards_by([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat", tmp_path / "data")
     source = load(place / "llama")
     model = GPT(dataclasses.replace(source.config, vocab_size=63))
     fill(model, place / "llama", Split(tmp_path / "data", "train"))
@@ -147,10 +137,7 @@ def test_new_tokens_begin_as_the_mean_of_the_others(place, tmp_path):
 
 
 def test_shards_of_another_tokenizer_are_refused(place, tmp_path):
-    sha256 = tokenizer_of(["0", "1", "3", "2", *map(str, range(4, 61))], tmp_path / "other")
-    path = make_shards(tmp_path / "data") / "manifest.json"
-    names = {"tokenizer": str(tmp_path / "other"), "tokenizer_sha256": sha256}
-    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    shards_by(["0", "1", "3", "2", *map(str, range(4, 61))], tmp_path / "other", tmp_path / "data")
     model = load(place / "llama")
     with pytest.raises(InputError, match=r"was encoded by another tokenizer .*: '[23]' is token [23] in one, [23]"):
         fill(model, place / "llama", Split(tmp_path / "data", "val"))
@@ -246,10 +233,7 @@ def test_the_source_may_be_gone_once_there_is_a_run(place, tmp_path):
 
 def test_new_tokens_may_fill_rows_that_a_model_has_to_spare(place, tmp_path):
     """As Qwen's, whose embedding has more rows than its tokenizer tokens."""
-    sha256 = tokenizer_of([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat")
-    path = make_shards(tmp_path / "data", vocabulary=63) / "manifest.json"
-    names = {"tokenizer": str(tmp_path / "chat"), "tokenizer_sha256": sha256}
-    path.write_text(json.dumps(json.loads(path.read_text()) | names))
+    shards_by([*map(str, range(61)), "<|user|>", "<|model|>"], tmp_path / "chat", tmp_path / "data")
     for vocabulary in (70, 0):
         out = tmp_path / f"run {vocabulary}"
         run(settings(place, out, "gpt2", data=tmp_path / "data", model={"vocab_size": vocabulary}, max_steps=1))

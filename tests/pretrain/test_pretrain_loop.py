@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from convert import load_run
 from model import GPT
 from presets import GPTConfig, InputError, Settings, check, parse
-from pretrain_tiny import MODEL, flags, make_shards, metrics, tiny_model, tiny_settings
+from pretrain_tiny import MODEL, Alone, flags, make_shards, metrics, tiny_model, tiny_settings
 from runlog import RunLog, plain
 from shards import Split
 
@@ -46,13 +46,6 @@ def words(tmp_path_factory):
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer": str(folder), "tokenizer_sha256": sha256}))
     (folder / "choices.jsonl").write_text('{"ctx": "1 2", "endings": ["3 4", "9 1"], "label": 0}\n')
     return folder
-
-
-class Alone:
-    rank, size, main, device = 0, 1, True, torch.device("cpu")
-
-    def sum(self, *numbers):
-        return list(numbers)
 
 
 def main(settings, capsys):
