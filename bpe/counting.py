@@ -302,6 +302,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def how_many(threads: int) -> int:
+    """That many threads, or for 0 one for each core; InputError for fewer."""
+    if threads < 0:
+        raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
+    return threads or cores()
+
+
 def count(
     sources: Sequence[str | Path] | Iterable[str | bytes],
     pattern: str = "gpt2",
@@ -325,8 +332,7 @@ def count(
     special_tokens = tuple(special_tokens)
     if errors not in ("strict", "replace", "bytes"):
         raise InputError(f"errors: {errors!r} is none of strict, replace, bytes")
-    if threads is not None and threads < 0:
-        raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
+    threads = how_many(threads or 0)
     index, shards = shard
     if not 0 <= index < shards:
         raise InputError(f"shard: {index}/{shards}: the first number runs from 0 to {shards - 1}")
@@ -366,7 +372,6 @@ def _chunks(path: Path, start: int, end: int, cutter: Cutter, reading: Reading) 
 
 
 def _count_files(paths, pattern, cutter, threads, shard, errors, progress) -> list[PieceCounter]:
-    threads = threads or cores()
     parts = min(threads, 1 + file_bytes(paths) // CHUNK) if pattern in SCANNERS else 1
     runs = file_runs(paths, shard, parts, cutter)
     stop = threading.Event()

@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
-from counting import CLASSES, LONGEST, SCANNERS, blocks, cores
+from counting import CLASSES, LONGEST, SCANNERS, blocks, how_many
 from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
 from split import Cutter, compile_pattern, piece_ends, possible_specials, split_specials
@@ -84,7 +84,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Vocabulary, threads: int = 1):
         self.vocabulary = vocabulary
-        self.threads = self._how_many(threads)
+        self.threads = how_many(threads)
         self.dtype = np.dtype(np.uint16 if len(vocabulary) <= 1 << 16 else np.uint32)
         self._scan = SCANNERS.get(vocabulary.pattern)
         compile_pattern(vocabulary.pattern)
@@ -114,10 +114,8 @@ class Tokenizer:
         self._caches: list[PieceCache] = []  # those that no thread uses now
 
     def _how_many(self, threads: int | None) -> int:
-        """Threads to use: those of the tokenizer if None, all cores if 0."""
-        if threads is not None and threads < 0:
-            raise InputError(f"threads: {threads} must be at least 1, or 0 for all cores")
-        return self.threads if threads is None else threads or cores()
+        """Threads to use: those of the tokenizer if None."""
+        return self.threads if threads is None else how_many(threads)
 
     def __getstate__(self) -> dict:
         """What is pickled: all but the caches, which fill again."""
