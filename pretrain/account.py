@@ -2,6 +2,7 @@
 
     python pretrain/account.py --preset gpt2-xl                                # with the table over batch sizes
     python pretrain/account.py --preset gpt2 --device H100 --mfu 0.4 --tokens 1e10
+    python pretrain/account.py --preset gpt2-xl --optimizer_bits 8             # does it fit 24 GB then?
     python pretrain/account.py --preset stories --vocab_size 4096 --measure    # beside PyTorch's own counts, here
 
 FLOPs: 2 m k n for a product of (m, k) and (k, n). Backward is twice forward: one product for the gradient of each
@@ -42,7 +43,8 @@ class Settings:
     preset: str = "gpt2-xl"  # stories, text, llama-124m, gpt2, gpt2-medium, gpt2-large, gpt2-xl
     model: Annotated[GPTConfig, tyro.conf.arg(prefix_name=False)] = field(default_factory=GPTConfig)
     sequence: int = 0  # tokens per sequence; 0 = block_size
-    optimizer: Literal["adamw", "muon"] = "adamw"  # AdamW keeps two fp32 values per parameter, Muon one
+    optimizer: Literal["adamw", "muon"] = "adamw"  # AdamW keeps two values per parameter, Muon one
+    optimizer_bits: Literal[32, 8] = 32  # of these values
     dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the forward pass
     tokens: float = 0.0  # tokens to train on; 0 = 20 per parameter (Hoffmann et al. 2022)
     device: str = "H100"  # one of H200, H100, A100, A100-40, L40S, RTX 4090, L4, V100
@@ -89,7 +91,7 @@ def forward_flops(config: GPTConfig, B: int, T: int) -> dict[str, int]:
     }
 
 
-def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dict[str, int]:
+def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str, optimizer_bits: int = 32) -> dict[str, int]:
     """Peak bytes of a training step on a GPU by part, at a micro-batch of B sequences of T tokens."""
     c, width = config, 2 if dtype == "bfloat16" else 4
     count = parameters(c)
@@ -105,23 +107,25 @@ def memory(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dic
         + 4 * c.n_head)  # log-normaliser of each row of scores, fp32
     per_token += width * 3 * c.n_embd  # last norm's input and output, gradient that the loss makes in its forward pass
     head = c.padded_vocab * c.n_embd
+    value = 4 if optimizer_bits == 32 else 1 + 4 / 256  # 256 codes share a scale (eight_bits.py)
     return {
         "parameters": 4 * total,
         "gradients": 4 * total,
-        "optimizer": 4 * (2 * total - matrices),
+        "optimizer": round(value * (2 * total - matrices)),
         "bf16 weights": 2 * (blocks + head) if dtype == "bfloat16" else 0,
         "activations": B * T * per_token,
         "loss": 4 * head + min(width * B * T * c.padded_vocab, LOGITS),  # head gradient, chunk of logits
     }
 
 
-def largest_batch(config: GPTConfig, T: int, optimizer: str, dtype: str, gigabytes: float) -> int:
-    """Sequences of the largest micro-batch that fits; 0 if none does."""
+def largest_batch(config: GPTConfig, T: int, gigabytes: float, *kind) -> int:
+    """Sequences of the largest micro-batch that fits; 0 if none does. `kind`: what memory() takes after B and T."""
     room = int(gigabytes * 1e9 * (1 - RESERVE))
-    return bisect.bisect_right(range(1, room), room, key=lambda B: sum(memory(config, B, T, optimizer, dtype).values()))
+    return bisect.bisect_right(range(1, room), room, key=lambda B: sum(memory(config, B, T, *kind).values()))
 
 
-def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> dict[str, float]:
+def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str,
+            optimizer_bits: int = 32) -> dict[str, float]:
     """PyTorch's own counts of one step: {"flops", "bytes"}; on a GPU the allocator's peak, else MemTracker's."""
     import torch
     from model import GPT
@@ -131,7 +135,8 @@ def measure(config: GPTConfig, B: int, T: int, optimizer: str, dtype: str) -> di
     from torch.utils.flop_counter import FlopCounterMode
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    settings = dataclasses.replace(next(iter(PRESETS.values())), model=config, optimizer=optimizer)
+    settings = dataclasses.replace(next(iter(PRESETS.values())), model=config, optimizer=optimizer,
+                                   optimizer_bits=optimizer_bits)
     tokens = torch.randint(config.vocab_size, (B, T + 1)).to(device)
 
     def step(model, optimizers):
@@ -179,7 +184,7 @@ def report(settings: Settings) -> dict:
     if not 0 <= settings.tokens < math.inf:
         raise InputError(f"--tokens {settings.tokens} is no amount; give tokens to train on, or 0 for 20 per parameter")
     T = settings.sequence or config.block_size
-    kind = (settings.optimizer, settings.dtype)
+    kind = (settings.optimizer, settings.dtype, settings.optimizer_bits)
     count, flops = parameters(config), forward_flops(config, 1, T)
     total, per_token = sum(count.values()), 3 * sum(flops.values()) / T
     tokens = settings.tokens or 20 * total
@@ -188,7 +193,7 @@ def report(settings: Settings) -> dict:
         "parameters": count, "total": total, "padding": padding(config), "sequence": T, "forward_flops": flops,
         "flops_per_token": per_token, "tokens": tokens, "days": tokens * per_token / peak / 86400,
         "memory": {B: memory(config, B, T, *kind) for B in BATCHES},
-        "largest_batch": {name: largest_batch(config, T, *kind, gb) for name, (_, gb) in DEVICES.items()},
+        "largest_batch": {name: largest_batch(config, T, gb, *kind) for name, (_, gb) in DEVICES.items()},
     }
 
 
@@ -210,7 +215,8 @@ def show(settings: Settings, result: dict):
     print(f"\n{result['tokens']:.4g} tokens = {result['tokens'] * result['flops_per_token']:.3e} FLOPs: {time} on "
           f"{settings.devices} x {settings.device} at {settings.mfu:.0%} of {DEVICES[settings.device][0]} TFLOP/s")
     parts = list(result["memory"][1])
-    print(f"\nmemory of a step with {settings.optimizer}, {settings.dtype}, GB (10^9 bytes)\n  {'sequences':>9}"
+    bits = " in 8 bits" if settings.optimizer_bits == 8 else ""
+    print(f"\nmemory of a step with {settings.optimizer}{bits}, {settings.dtype}, GB (10^9 bytes)\n  {'sequences':>9}"
           + "".join(f"{part:>14}" for part in parts) + f"{'total':>9}")
     for B, row in result["memory"].items():
         print(f"  {B:9}" + "".join(f"{row[part] / 1e9:14.2f}" for part in parts) + f"{sum(row.values()) / 1e9:9.2f}")
@@ -223,7 +229,7 @@ def main(settings: Settings):
     result = report(settings)
     if settings.measure:
         T, B = result["sequence"], 4
-        kind = (settings.optimizer, settings.dtype)
+        kind = (settings.optimizer, settings.dtype, settings.optimizer_bits)
         result["measured"] = measure(settings.model, B, T, *kind) | {
             "counted_flops": 3 * B * sum(result["forward_flops"].values()),
             "counted_bytes": sum(memory(settings.model, B, T, *kind).values())}

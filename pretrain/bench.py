@@ -36,7 +36,8 @@ SHAPES = {  # name: layers, heads, channels, sequences of 256 tokens
 RATES = (1e-3, 2e-3, 4e-3)  # learning rates of the GPT-2 + AdamW baseline
 # Sequences of 256 tokens, for it the better half of the same batch: 1.26 bits per byte against 1.35 (NOTES.md).
 GPT2_BLOCK = [*AS_GPT2.split(), "--n_head=4", "--block_size=256", "--micro_batch=8"]
-CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in ("peer", "peer_bf16", "ours")]
+SIDES = ("peer", "peer_bf16", "ours", "ours_8bit")
+CASES = ([f"{shape}_{who}" for shape in ("d384", "124m") for who in SIDES]
          + ["loss_ours", *(f"loss_gpt2_{rate:g}" for rate in RATES), "generation"])
 
 
@@ -92,7 +93,7 @@ def run_until(command: list[str], folder: Path, finished, log: Path) -> dict:
 
 def training_speed(who: str, shape: tuple[int, int, int, int], T: int, settings, scratch: Path, device: str = "cpu",
                    compiled: bool = True) -> dict:
-    """One side's steps: who is ours, peer or peer_bf16; shape is layers, heads, channels, sequences of T tokens.
+    """Steps of one of SIDES (8bit: --optimizer_bits 8); shape is layers, heads, channels, sequences of T tokens.
 
     Of the settings it reads nanogpt and steps; gpu_check.py calls it too.
     """
@@ -101,13 +102,13 @@ def training_speed(who: str, shape: tuple[int, int, int, int], T: int, settings,
     L, H, C, B = shape
     warm, vocabulary = 5, 50304
     ids = np.random.default_rng(1).integers(0, vocabulary, 400_000, dtype=np.uint16)
-    if who == "ours":
+    if who.startswith("ours"):
         write_shards(scratch / "tokens", {"train": ids, "val": ids[:5000]}, vocabulary)
         command = [sys.executable, HERE / "model.py", "--preset", "gpt2", "--n_layer", L, "--n_head", H, "--n_embd", C,
                    "--block_size", T, "--vocab_size", vocabulary, "--no_bias", "--data", scratch / "tokens", "--out",
                    scratch / "run", "--total_batch", B * T, "--micro_batch", B, "--max_steps", 100_000, "--prompt", "",
                    "--eval_every", 0, "--eval_tokens", T, "--sample_every", 0, "--save_every", 0, "--device", device]
-        command += [] if compiled else ["--no_compile"]
+        command += [*([] if compiled else ["--no_compile"]), "--optimizer_bits", 8 if who == "ours_8bit" else 32]
 
         def finished():
             path = scratch / "run" / "metrics.jsonl"
@@ -265,13 +266,13 @@ def summary(results: dict) -> str:
     """What has been measured so far, beside the goals."""
     lines = []
     for shape in ("d384", "124m"):
-        ours = results.get(f"{shape}_ours")
-        for who, speed_goal in (("peer", 3.0), ("peer_bf16", 1.35)):
-            peer = results.get(f"{shape}_{who}")
+        for who, side, speed_goal in (("peer", "ours", 3.0), ("peer_bf16", "ours", 1.35), ("peer", "ours_8bit", 3.0)):
+            peer, ours = results.get(f"{shape}_{who}"), results.get(f"{shape}_{side}")
             if ours and peer:
                 turns = [p / o for p, o in zip(peer.get("turns", ()), ours.get("turns", ()), strict=False)]
                 spread = f", by turn {min(turns):.2f}-{max(turns):.2f}" if len(turns) > 1 else ""
-                lines.append(f"{shape} {who}: {ours['tokens_per_s']} against {peer['tokens_per_s']} tokens/s = "
+                eight = " with --optimizer_bits 8" if side == "ours_8bit" else ""
+                lines.append(f"{shape} {who}{eight}: {ours['tokens_per_s']} against {peer['tokens_per_s']} tokens/s = "
                              f"{peer['ms'] / ours['ms']:.2f}x{spread} (goal {speed_goal}); peak {ours['rss_mb']} "
                              f"against {peer['rss_mb']} MB = {ours['rss_mb'] / peer['rss_mb']:.2f}x")
     baseline = [results[name]["val_bpb"] for name in results if name.startswith("loss_gpt2")]

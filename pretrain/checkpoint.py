@@ -33,10 +33,7 @@ def save(folder: Path, model: nn.Module, optimizers: list[AdamW | Muon], state: 
     """
     target = folder / f"step_{state['step']:08d}"
     temporary, old = target.with_suffix(".tmp"), target.with_suffix(".old")
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
-    names = {p: name for name, p in model.named_parameters()}
-    slots = {f"{names[p]}/{key}": value for optimizer in optimizers
-             for p, values in optimizer.state.items() for key, value in values.items()}
+    parameters, slots = tensors(model, optimizers)
     slots["random"] = torch.get_rng_state()
 
     def prepare():
@@ -77,28 +74,37 @@ def save(folder: Path, model: nn.Module, optimizers: list[AdamW | Muon], state: 
 
 def load(path: Path, model: nn.Module, optimizers: list[AdamW | Muon]):
     """Fill the model from a checkpoint folder, in place; with optimizers, also them and the random state."""
-    parameters = dict(model.named_parameters())
+    parameters, slots = tensors(model, optimizers)
+    if optimizers:
+        slots["random"] = torch.get_rng_state()
+    wanted = {**parameters, **slots}
     try:
         if (path / "model.safetensors").exists():
-            weights = load_file(path / "model.safetensors")
-            slots = load_file(path / "training.safetensors") if optimizers else {}
+            stored = load_file(path / "model.safetensors")
+            other = parameters.keys() ^ stored.keys()
+            if optimizers:
+                stored |= load_file(path / "training.safetensors")
         else:
-            weights, slots = load_sharded(path, parameters, bool(optimizers))
+            stored, other = load_sharded(path, wanted)
     except (SafetensorError, OSError) as error:
         raise damaged(path, error) from None
-    if parameters.keys() != weights.keys():
-        other = sorted(parameters.keys() ^ weights.keys())[:5]
-        raise InputError(f"{path} holds other parameters than this model: {', '.join(other)}")
+    if other:
+        raise InputError(f"{path} holds other parameters than this model: {', '.join(sorted(other)[:5])}")
+    if wanted.keys() - stored.keys():
+        raise damaged(path, f"it lacks {min(wanted.keys() - stored.keys())}")
     with torch.no_grad():
-        for name, p in parameters.items():
-            p.copy_(split_like(p, weights[name]))
+        for name, tensor in wanted.items():
+            tensor.copy_(split_like(tensor, stored[name]))
     if optimizers:
-        torch.set_rng_state(slots.pop("random"))
-    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for slot, value in slots.items():
-        name, key = slot.rsplit("/", 1)
-        p = parameters[name]
-        owner[p].state[p][key] = split_like(p, value.to(p.device))
+        torch.set_rng_state(slots["random"])
+
+
+def tensors(model: nn.Module, optimizers: list[AdamW | Muon]) -> tuple[dict, dict]:
+    """Parameters by name, and the optimizers' state by "PARAMETER/KEY"."""
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    names = {p: name for name, p in model.named_parameters()}
+    return parameters, {f"{names[p]}/{key}": value for optimizer in optimizers
+                        for p, values in optimizer.state.items() for key, value in values.items()}
 
 
 def save_sharded(folder: Path, tensors: dict):
@@ -111,26 +117,22 @@ def save_sharded(folder: Path, tensors: dict):
         raise OSError(f"cannot write {folder}: {error}") from None
 
 
-def load_sharded(path: Path, parameters: dict, with_slots: bool) -> tuple[dict, dict]:
-    """Weights and optimizer state of a checkpoint in parts, sharded as the parameters are; any number of processes."""
+def load_sharded(path: Path, wanted: dict) -> tuple[dict, set[str]]:
+    """What a checkpoint in parts, by any number of processes, holds of the wanted tensors, split as they are.
+
+    And the names of parameters that only one of the two has.
+    """
     import torch.distributed.checkpoint as dcp
 
     reader = dcp.HuggingFaceStorageReader(path)
-    wanted = {}
-    for name, stored in reader.read_metadata().state_dict_metadata.items():
-        p = parameters.get(name.rsplit("/", 1)[0])
-        if "/" not in name and p is None and name != "random":
-            continue
-        there = sum(chunk.sizes.numel() for chunk in stored.chunks)
-        if there != stored.size.numel() or (name in parameters and stored.size != p.shape):
+    there = reader.read_metadata().state_dict_metadata
+    for name in there.keys() & wanted.keys():
+        stored = sum(chunk.sizes.numel() for chunk in there[name].chunks)
+        if stored != there[name].size.numel() or there[name].size != wanted[name].shape:
             raise damaged(path, f"{name} is not whole: a shard is missing")
-        like_parameter = p is not None and stored.size == p.shape
-        if with_slots or name in parameters:
-            wanted[name] = (torch.zeros_like(p.detach()) if like_parameter
-                            else torch.zeros(stored.size, dtype=stored.properties.dtype))
-    dcp.load(wanted, storage_reader=reader, no_dist=not dist.is_initialized())
-    return ({name: value for name, value in wanted.items() if name in parameters},
-            {name: value for name, value in wanted.items() if name not in parameters})
+    stored = {name: torch.zeros_like(wanted[name]) for name in there.keys() & wanted.keys()}
+    dcp.load(stored, storage_reader=reader, no_dist=not dist.is_initialized())
+    return stored, {name for name in there.keys() ^ wanted.keys() if "/" not in name and name != "random"}
 
 
 def is_sharded(model: nn.Module) -> bool:

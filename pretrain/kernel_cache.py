@@ -23,7 +23,7 @@ from pathlib import Path
 import llvmlite.binding
 import numba
 
-SOURCES = ("cpu_kernels.py", "cpu_layers.py", "cpu_decoder.py", "kernel_cache.py")
+SOURCES = ("cpu_kernels.py", "cpu_layers.py", "cpu_decoder.py", "cpu_optim.py", "eight_bits.py", "kernel_cache.py")
 
 
 def cache_folder() -> Path | None:
@@ -79,7 +79,8 @@ def run_all(dtype):
     """Run every loop on a few numbers, as training and generation do."""
     import torch
     from model import GPT
-    from presets import GPTConfig
+    from optim import make_optimizers
+    from presets import GPTConfig, Settings
     from sample import generate
 
     for mlp in ("swiglu", "relu2", "gelu"):
@@ -87,6 +88,7 @@ def run_all(dtype):
                               position="rope", qk_norm=True, bias=False), dtype)
         tokens = torch.zeros(1, 8, dtype=torch.long)
         model(tokens, tokens).backward()
+        make_optimizers(model, Settings(optimizer_bits=8))[0].step()
         generate(model, [[0]], 2)
 
 

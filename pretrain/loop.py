@@ -225,7 +225,7 @@ def with_data(config: GPTConfig, split: Split) -> GPTConfig:
 
 def identify(settings: Settings, config: GPTConfig, train: Split, validation: Split) -> dict:
     """What must be the same when a run is continued."""
-    names = ("total_batch", "curriculum", "optimizer", "seed")
+    names = ("total_batch", "curriculum", "optimizer", "optimizer_bits", "seed")
     return {**{f"model.{name}": value for name, value in dataclasses.asdict(config).items()},
             "sequence": settings.sequence or config.block_size, **{name: getattr(settings, name) for name in names},
             "data": fingerprint(train.manifest, "train"), "validation": fingerprint(validation.manifest, "val")}
@@ -243,6 +243,7 @@ def restore(folder, settings: Settings, identity: dict, model: GPT, optimizers) 
     saved_as["sequence"] = saved_as["sequence"] or saved_as["model.block_size"]  # 0 in checkpoints of earlier code
     for switch in dataclasses.fields(GPTConfig):  # which lack the newest
         saved_as.setdefault(f"model.{switch.name}", switch.default)
+    saved_as.setdefault("optimizer_bits", 32)
     changed = checkpoint.differences(saved_as, identity)
     if changed:
         raise InputError(f"cannot continue {saved[-1]} with other settings; choose another --out. Saved -> now:\n  "

@@ -5,20 +5,32 @@ Elsewhere these functions do nothing.
 
 import ctypes
 import os
+import platform
 import sys
 
 
-def restart_without_caches():
-    """Begin this program again, once, without malloc's cache for each thread, which can be chosen before a start only.
+def restart_with_tunables():
+    """Begin this program again, once, with what malloc can be told before a start only.
 
-    Every freed block of some bytes that lies in the cache keeps its free neighbours apart, and a tensor fits into
-    neither of them: a tenth of a run's peak. Where there is an NVIDIA GPU tensors lie elsewhere, and the cache stays.
+    No cache for each thread: every freed block of some bytes that lies there keeps its free neighbours apart, and a
+    tensor fits into neither of them, a tenth of a run's peak. And huge pages for the whole heap (glibc 2.35): PyTorch's
+    own way to them begins each tensor at one, and what lies before it is lost, another 4%. Where there is an NVIDIA GPU
+    tensors lie elsewhere, and nothing is changed.
     """
     on_cpu = sys.platform == "linux" and not os.path.exists("/dev/nvidiactl")
     called = bool(sys.executable) and sys.argv[0] in sys.orig_argv  # and not run by another program, within it
     if on_cpu and called and "GLIBC_TUNABLES" not in os.environ:
         os.environ["GLIBC_TUNABLES"] = "glibc.malloc.tcache_count=0"
+        if glibc_version() >= (2, 35):
+            os.environ["GLIBC_TUNABLES"] += ":glibc.malloc.hugetlb=1"
+            os.environ["THP_MEM_ALLOC_ENABLE"] = "0"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def glibc_version() -> tuple[int, ...]:
+    """E.g. (2, 36); () where the C library is another."""
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split("."))) if name == "glibc" else ()
 
 
 def keep_freed_memory():

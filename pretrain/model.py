@@ -13,9 +13,9 @@ V vocabulary.
 """
 
 if __name__ == "__main__":  # parsed before torch is imported, so that --help answers at once
-    from malloc import restart_without_caches
+    from malloc import restart_with_tunables
 
-    restart_without_caches()
+    restart_with_tunables()
     from presets import parse, run_command
 
     def train(settings):

@@ -8,6 +8,7 @@ Shapes: n matrices stacked, each R rows x C columns.
 
 import math
 
+import eight_bits
 import torch
 from sharded import split_like, whole
 from torch import nn
@@ -43,9 +44,10 @@ def make_optimizers(model: nn.Module, settings) -> list["AdamW | Muon"]:
     rest = [p for p in model.parameters() if p not in matrices]
     groups = [{"params": [p for p in rest if p.dim() >= 2], "weight_decay": settings.weight_decay},
               {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0}]
-    optimizers = [AdamW([g for g in groups if g["params"]], settings.lr, settings.beta1, settings.beta2)]
+    bits = settings.optimizer_bits
+    optimizers = [AdamW([g for g in groups if g["params"]], settings.lr, settings.beta1, settings.beta2, bits=bits)]
     if matrices:
-        optimizers.append(Muon(matrices, settings.muon_lr, settings.momentum, settings.weight_decay, model.dtype))
+        optimizers.append(Muon(matrices, settings.muon_lr, settings.momentum, settings.weight_decay, model.dtype, bits))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -57,21 +59,36 @@ class AdamW:
 
     In step t, of gradient g: m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g², m' = m / (1 - beta1^t),
     v' = v / (1 - beta2^t), p -= lr (weight_decay p + m' / (sqrt(v') + eps)). Groups are {"params", "weight_decay"}.
+    With bits = 8, m and v of matrices are kept as eight_bits.py tells.
     """
 
-    def __init__(self, groups: list[dict], lr: float, beta1: float, beta2: float, eps: float = 1e-8):
+    def __init__(self, groups: list[dict], lr: float, beta1: float, beta2: float, eps: float = 1e-8, bits: int = 32):
         self.param_groups = [{**group, "lr": lr} for group in groups]
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
+        self.beta1, self.beta2, self.eps, self.bits = beta1, beta2, eps, bits
         # not in the first step, where they would lie between its activations and cut the heap to pieces
-        self.state = {p: {"step": torch.zeros((), device=p.device), "exp_avg": torch.zeros_like(p),
-                          "exp_avg_sq": torch.zeros_like(p)} for group in groups for p in group["params"]}
+        self.state = {p: self.slots(p) for group in groups for p in group["params"]}
+
+    def slots(self, p: nn.Parameter) -> dict[str, torch.Tensor]:
+        """The state of a parameter before the first step."""
+        step = torch.zeros((), device=p.device)
+        if self.in_8_bits(p):
+            return {"step": step, **eight_bits.slots(p, exp_avg=torch.int8, exp_avg_sq=torch.uint8)}
+        return {"step": step, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+
+    def in_8_bits(self, p: nn.Parameter) -> bool:
+        """Gains and biases are too few to save anything."""
+        return self.bits == 8 and p.dim() == 2
 
     @torch.no_grad()
     def step(self):
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
+            parameters = [p for p in group["params"] if p.grad is not None and not self.in_8_bits(p)]
             states = [self.state[p] for p in parameters]
+            for p in group["params"]:
+                if p.grad is not None and self.in_8_bits(p):
+                    eight_bits.adamw(p, p.grad, self.state[p], group["lr"], self.beta1, self.beta2, self.eps,
+                                     group["weight_decay"])
             adamw(parameters, [p.grad for p in parameters], [state["exp_avg"] for state in states],
                   [state["exp_avg_sq"] for state in states], [], [state["step"] for state in states], fused=True,
                   amsgrad=False, beta1=self.beta1, beta2=self.beta2, lr=group["lr"],
@@ -86,10 +103,14 @@ class Muon:
     """
 
     def __init__(self, matrices: dict[nn.Parameter, list[int]], lr: float, momentum: float, weight_decay: float,
-                 dtype: torch.dtype):
+                 dtype: torch.dtype, bits: int = 32):
         self.param_groups = [{"params": list(matrices), "lr": lr, "weight_decay": weight_decay}]
-        self.parts, self.momentum, self.dtype = matrices, momentum, dtype
-        self.state = {p: {} for p in matrices}
+        self.parts, self.momentum, self.dtype, self.bits = matrices, momentum, dtype, bits
+        if bits == 8:
+            self.state = {p: {"step": torch.zeros((), device=p.device), **eight_bits.slots(p, momentum=torch.int8)}
+                          for p in matrices}
+        else:
+            self.state = {p: {"momentum": torch.zeros_like(p)} for p in matrices}
 
     @torch.no_grad()
     def step(self):
@@ -99,11 +120,7 @@ class Muon:
             same_shape = {}  # shape -> [matrix, ...], views of the updates
             updates = []
             for p in parameters:
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                state["momentum"].lerp_(p.grad, 1 - self.momentum)
-                update = whole(p.grad.lerp(state["momentum"], self.momentum))  # Nesterov
+                update = whole(p.grad.lerp(self.moved(p), self.momentum))  # Nesterov
                 updates.append(update)
                 for matrix in update.split(self.parts[p]):
                     same_shape.setdefault(matrix.shape, []).append(matrix)
@@ -113,6 +130,12 @@ class Muon:
                     matrix.copy_(orthogonal).mul_(scale)
             for p, update in zip(parameters, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(split_like(p, update), alpha=-group["lr"])
+
+    def moved(self, p: nn.Parameter) -> torch.Tensor:
+        """The running mean of p's gradients, with the new one in it."""
+        if self.bits == 8:
+            return eight_bits.moved_mean(p, p.grad, self.state[p], "momentum", self.momentum)
+        return self.state[p]["momentum"].lerp_(p.grad, 1 - self.momentum)
 
 
 def orthogonalise(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -148,6 +148,7 @@ class Settings:
     beta1: float = 0.9  # AdamW: decay of the gradient mean
     beta2: float = 0.95  # AdamW: decay of the squared-gradient mean
     momentum: float = 0.95  # Muon: Nesterov momentum
+    optimizer_bits: Literal[32, 8] = 32  # of the running means of matrices' gradients; 8: a quarter of their memory
     clip: float = 1.0  # greatest gradient norm; 0 = no clipping
     dropout: float = 0.0  # share of the embeddings and of each sub-layer's output that a step leaves out (GPT-2: 0.1)
     schedule: Literal["cosine", "linear", "wsd"] = "cosine"  # decay after warm-up; wsd holds, then falls linearly

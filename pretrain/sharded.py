@@ -23,3 +23,17 @@ def split_like(p: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
         return distribute_tensor(value.to(p.device), p.device_mesh, p.placements, src_data_rank=None)
     return value
+
+
+def local(x: torch.Tensor) -> torch.Tensor:
+    """What this process holds of x."""
+    return x.to_local() if is_split(x) else x
+
+
+def zeros_like_rows(p: torch.Tensor, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """Zeros of p's rows but so many columns, split over the processes as p is."""
+    if is_split(p):
+        from torch.distributed.tensor import zeros
+
+        return zeros(len(p), columns, dtype=dtype, device_mesh=p.device_mesh, placements=p.placements)
+    return torch.zeros(len(p), columns, dtype=dtype, device=p.device)

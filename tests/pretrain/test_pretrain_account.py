@@ -96,7 +96,7 @@ def test_activations_equal_what_autograd_keeps(monkeypatch):
 def test_largest_batch_is_the_largest():
     config = PRESETS["gpt2-xl"].model
     for _, gigabytes in DEVICES.values():
-        B = largest_batch(config, 1024, "adamw", "bfloat16", gigabytes)
+        B = largest_batch(config, 1024, gigabytes, "adamw", "bfloat16")
         room = gigabytes * 1e9 * (1 - RESERVE)
         assert sum(memory(config, B + 1, 1024, "adamw", "bfloat16").values()) > room
         assert not B or sum(memory(config, B, 1024, "adamw", "bfloat16").values()) <= room
@@ -111,8 +111,8 @@ def test_largest_batch_by_brute_force(optimizer):
             room, B = gigabytes * 1e9 * (1 - RESERVE), 0
             while sum(memory(config, B + 1, 1024, optimizer, "bfloat16").values()) <= room:
                 B += 1
-            assert largest_batch(config, 1024, optimizer, "bfloat16", gigabytes) == B, (preset, gigabytes)
-    assert largest_batch(PRESETS["gpt2-large"].model, 1024, "adamw", "bfloat16", 24) == 5
+            assert largest_batch(config, 1024, gigabytes, optimizer, "bfloat16") == B, (preset, gigabytes)
+    assert largest_batch(PRESETS["gpt2-large"].model, 1024, 24, "adamw", "bfloat16") == 5
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -151,3 +151,10 @@ def test_command_line():
     failed = run("--preset", "stories")
     assert failed.returncode == 2
     assert "give --vocab_size" in failed.stderr
+
+
+def test_gpt2_xl_fits_a_24_gb_gpu_with_an_optimizer_in_8_bits():
+    config = PRESETS["gpt2-xl"].model
+    assert [largest_batch(config, 1024, 24, "adamw", "bfloat16", bits) for bits in (32, 8)] == [0, 1]
+    parts = {bits: memory(config, 1, 1024, "adamw", "bfloat16", bits)["optimizer"] for bits in (32, 8)}
+    assert parts[8] / parts[32] == pytest.approx(0.2539, abs=1e-4)

@@ -106,13 +106,34 @@ def test_choices_equal_the_cpu():
     assert torch.allclose(score(model_on("cuda"), sequences, "cuda", 0, 1).cpu(), on_cpu, atol=1e-2)
 
 
-def test_memory_is_as_accounted():
+@pytest.mark.parametrize("columns", [256, 192])
+def test_adamw_in_8_bits_equals_the_cpu_s(columns):
+    import eight_bits
+
+    torch.manual_seed(0)
+    there, here = torch.randn(64, columns), []
+    for device in ("cpu", "cuda"):
+        p = there.to(device)
+        here.append((p, {"step": torch.zeros((), device=device),
+                         **eight_bits.slots(p, exp_avg=torch.int8, exp_avg_sq=torch.uint8)}))
+    for _ in range(3):
+        gradient = torch.randn(64, columns)
+        for p, state in here:
+            eight_bits.adamw(p, gradient.to(p.device), state, 0.01, 0.9, 0.95, 1e-8, 0.1)
+    (ours, state), (p, other) = here
+    assert torch.allclose(ours, p.cpu(), atol=1e-3)
+    for name in ("exp_avg", "exp_avg_sq"):
+        assert ((state[name].int() - other[name].cpu().int()) != 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("bits", [32, 8])
+def test_memory_is_as_accounted(bits):
     """GPT-2's shape at 6 layers; the allocator's peak within 15% of the count."""
     from account import measure, memory
 
     config = GPTConfig(n_layer=6)
-    measured = measure(config, 8, 1024, "adamw", "bfloat16")["bytes"]
-    assert sum(memory(config, 8, 1024, "adamw", "bfloat16").values()) == pytest.approx(measured, rel=0.15)
+    measured = measure(config, 8, 1024, "adamw", "bfloat16", bits)["bytes"]
+    assert sum(memory(config, 8, 1024, "adamw", "bfloat16", bits).values()) == pytest.approx(measured, rel=0.15)
 
 
 def run(out, data, *flags):

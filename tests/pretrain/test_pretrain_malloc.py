@@ -10,8 +10,8 @@ import pytest
 
 SCRIPT = """
 import malloc, os, sys
-malloc.restart_without_caches()
-print(os.getpid(), os.environ["GLIBC_TUNABLES"], sys.argv[1:])
+malloc.restart_with_tunables()
+print(os.getpid(), os.environ["GLIBC_TUNABLES"], os.environ.get("THP_MEM_ALLOC_ENABLE"), sys.argv[1:])
 """
 
 
@@ -19,17 +19,21 @@ print(os.getpid(), os.environ["GLIBC_TUNABLES"], sys.argv[1:])
 @pytest.mark.parametrize("chosen", [None, "glibc.malloc.tcache_count=3"])
 def test_the_program_starts_again_as_it_was_called(chosen):
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    environment |= {"PYTHONPATH": os.path.dirname(malloc.__file__)} | ({"GLIBC_TUNABLES": chosen} if chosen else {})
+    environment |= {"PYTHONPATH": os.path.dirname(malloc.__file__), "THP_MEM_ALLOC_ENABLE": "1"}
+    environment |= {"GLIBC_TUNABLES": chosen} if chosen else {}
     with subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, "--out", "a b"], env=environment,
                           stdout=subprocess.PIPE, text=True) as process:
         text, _ = process.communicate(timeout=60)
-    assert text == f"{process.pid} {chosen or 'glibc.malloc.tcache_count=0'} ['--out', 'a b']\n"
+    tunables, huge_pages = chosen or "glibc.malloc.tcache_count=0", "1"
+    if not chosen and malloc.glibc_version() >= (2, 35):
+        tunables, huge_pages = f"{tunables}:glibc.malloc.hugetlb=1", "0"
+    assert text == f"{process.pid} {tunables} {huge_pages} ['--out', 'a b']\n"
 
 
 def test_a_program_that_runs_it_is_not_started_again(monkeypatch):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     monkeypatch.setattr(sys, "argv", ["model.py"])  # as runpy does
-    malloc.restart_without_caches()
+    malloc.restart_with_tunables()
     assert "GLIBC_TUNABLES" not in os.environ
 
 
