@@ -88,16 +88,17 @@ def store64(typingctx, array, index, value):
 
 @intrinsic
 def prefetch(typingctx, array, index):
-    """Ask for the cache line of a row of a uint64 [rows, 4] array, without waiting for it."""
+    """Ask for the cache line in which row `index` of an array begins, without waiting for it."""
 
     def generate(context, builder, signature, args):
         table = make_array(signature.args[0])(context, builder, args[0])
         byte = ir.IntType(8).as_pointer()
-        pointer = builder.bitcast(builder.gep(table.data, [builder.shl(args[1], ir.Constant(ir.IntType(64), 2))]), byte)
+        stride = builder.extract_value(table.strides, 0)
+        pointer = builder.gep(builder.bitcast(table.data, byte), [builder.mul(args[1], stride)])
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         builder.call(function, [pointer, number(0), number(3), number(1)])  # to read, into all caches, data
         return context.get_dummy_value()
 
-    return types.void(array, types.uint64), generate
+    return types.void(array, types.int64), generate

@@ -86,7 +86,7 @@ def remember_long(data, start, size, first, h, slot, out, at, n, table, records,
             store_word(data, start, size, first, h, slot, table, records, arena, used, entry)
 
 
-@kernel(f"int64({READ_ONLY_BYTES}, int64, int32[::1], int32[::1], {CACHE}, {RULES}, uint64[::1])")
+@kernel(f"int64({READ_ONLY_BYTES}, int64, int32[::1], int32[::1], {CACHE}, {RULES}, uint64[::1])", counted=True)
 def encode_pieces(data, start, ends, out, cache, rules, byte_masks):
     """Write the ids of the pieces that end at `ends`, the first starting at `start`; returns how many.
 

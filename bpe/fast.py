@@ -139,7 +139,7 @@ def run_merges(
     flags = np.zeros(2, np.int64)
     words = (counts.data, counts.ends, counts.counts)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(merge_words, *words, id_of_byte, TIE_RULES[ties], forced_pairs, wanted, merges, flags)
+        future = pool.submit(merge_words, *words, id_of_byte, TIE_RULES[ties], forced_pairs, merges, flags)
         try:
             reported, running = 0, True
             while running:

@@ -7,7 +7,7 @@ piece of n bytes takes O(n log n).
 """
 
 import numpy as np
-from compiled import helper, inlined, kernel
+from compiled import counted_helper, helper, inlined, kernel
 
 U = np.uint64
 NO_RANK = np.int32(0xFFFFFF)  # ranks take 24 bits in the table of pairs, ids 20 (vocabulary.MOST_TOKENS)
@@ -120,7 +120,7 @@ def pop(heap, size):
     return least
 
 
-@helper
+@counted_helper
 def merge_long(data, start, size, rules, out, at):
     """Merge data[start : start + size] into out[at:]; how many ids.
 

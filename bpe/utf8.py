@@ -49,7 +49,7 @@ def write(points, i, end, out):
     return at
 
 
-@kernel("int64(unicode_type, uint64, uint64, uint8[::1])")
+@kernel("int64(unicode_type, uint64, uint64, uint8[::1])", counted=True)
 def write_utf8(text, start, end, out):
     """Write text[start:end] to `out` as UTF-8, a lone surrogate as the three bytes of its code point; bytes written."""
     if text._kind == 1:
