@@ -9,7 +9,7 @@ Legend: B rows still in the batch, T positions, V vocabulary.
 from inspect import signature
 
 import torch
-from instructions import render, tokenize
+from prompts import render, tokenize
 from tqdm import tqdm
 
 

@@ -4,7 +4,8 @@ import hashlib
 from dataclasses import dataclass
 
 from finetune_settings import InputError, Settings
-from instructions import Examples, asking_template, encode_records, kinds_of, read_records, schema_of, split_records
+from instructions import Examples, encode_records, kinds_of, read_records, split_records
+from prompts import asking_template, schema_of
 
 
 @dataclass

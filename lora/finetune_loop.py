@@ -25,8 +25,8 @@ from finetune_output import check_places, save_results
 from finetune_report import Journal, write_report
 from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
 from fused_head import CastLoss
-from instructions import render
 from packing import pack, pad, plan_epoch
+from prompts import render
 from tqdm import tqdm
 
 from lora import expert_weights, lora_layers

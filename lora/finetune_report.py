@@ -12,8 +12,8 @@ from atomic_file import write_atomically
 from curves import plot_run
 from decoding import complete, end_tokens
 from finetune_settings import Settings
-from instructions import last_tokens, render, tokenize_prompts
 from packed_attention import own_attention
+from prompts import last_tokens, render, tokenize_prompts
 from torch.utils.tensorboard import SummaryWriter
 
 PROMPTS = (  # the seed's four

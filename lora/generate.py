@@ -150,7 +150,7 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from instructions import asking_template, last_tokens, render, tokenize_prompts
+        from prompts import asking_template, last_tokens, render, tokenize_prompts
 
         template = asking_template(record.get("schema", "instruction"), template)
         if template == "raw" and "prompt" in record:
@@ -231,7 +231,7 @@ def check_vocabulary(folder, settings, tokenizer):
 
 def can_chat(tokenizer):
     """Whether the tokenizer has a chat template that works for one question."""
-    from instructions import render
+    from prompts import render
 
     try:
         return bool(render("chat", "x", "", "x", tokenizer))
@@ -287,7 +287,8 @@ def instruction_records(path):
     that of {"text", "label"} a question about the sentiment. A field "prompt" beside an instruction is not asked, as in
     training.
     """
-    from instructions import SENTIMENT, read_records, schema_of, sentiment_prompt
+    from instructions import read_records
+    from prompts import SENTIMENT, schema_of, sentiment_prompt
 
     records = read_records(path)
     for number, record in enumerate(records, 1):

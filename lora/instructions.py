@@ -1,5 +1,5 @@
-"""Records to labelled tokens: which file formats are read, how a record becomes a prompt and an answer, where the
-loss is.
+"""Records to labelled tokens: which file formats are read, where the loss is. How a record becomes a prompt and an
+answer stands in prompts.py.
 
     examples = load_examples("data/instructions/stories_train.json", tokenizer, template="seed", max_length=512)
 
@@ -21,84 +21,24 @@ Shapes: L tokens of one example.
 
 import gzip
 import json
-import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from finetune_settings import InputError
+from prompts import (
+    SCHEMAS,
+    asking_template,
+    last_tokens,
+    prompt_and_answer,
+    schema_of,
+    tokenize,
+    tokenize_answers,
+    tokenize_prompts,
+)
 
 END_OF_TEXT = "<|endoftext|>"
-MARK = "\ufdd0"  # a code point that no text has
-SENTIMENT = (" negative", " positive")
-ALPACA_HEAD = "Below is an instruction that describes a task"
-ALPACA_TAIL = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
-
-
-def seed_prompt(instruction: str, extra: str) -> str:
-    """The seed's one-line dialogue; the answer follows after a space."""
-    return f"BEGINNING OF CONVERSATION: USER: {instruction}{' ' + extra if extra else ''} ASSISTANT:"
-
-
-def alpaca_prompt(instruction: str, extra: str) -> str:
-    """Stanford Alpaca's two prompts (tatsu-lab/stanford_alpaca, train.py), with and without an input."""
-    if extra:
-        return (
-            f"{ALPACA_HEAD}, paired with an input that provides further context. {ALPACA_TAIL}{instruction}"
-            f"\n\n### Input:\n{extra}\n\n### Response:"
-        )
-    return f"{ALPACA_HEAD}. {ALPACA_TAIL}{instruction}\n\n### Response:"
-
-
-def sentiment_prompt(text: str) -> str:
-    """A film review as a question that ` positive` or ` negative` answers."""
-    return f"Review: {text.replace('<br />', ' ')}\nSentiment:"
-
-
-def render(template: str, instruction: str, extra: str, answer: str, tokenizer) -> tuple[str, str]:
-    """One instruction as (prompt, answer with its end token); generate with the prompt alone, from answer "".
-
-    In a chat, special tokens that are part of its words are marked (as_words).
-
-    >>> render("seed", "Add.", "1 2", "3", tokenizer)
-    ('BEGINNING OF CONVERSATION: USER: Add. 1 2 ASSISTANT:', ' 3<|endoftext|>')
-    """
-    if extra.strip().lower() in ("<noinput>", "noinput"):  # Alpaca's words for none
-        extra = ""
-    if template == "seed":
-        return seed_prompt(instruction, extra), f" {answer}{tokenizer.eos_token}"
-    if template == "alpaca":
-        return alpaca_prompt(instruction, extra), f"{answer}{tokenizer.eos_token}"
-    if template == "plain":  # a third of the seed's tokens, where the vocabulary is small and has no capitals
-        return f"{instruction}{' ' + extra if extra else ''}\n", f"{answer}{tokenizer.eos_token}"
-    if template == "chat":
-        question = {"role": "user", "content": f"{instruction}\n{extra}" if extra else instruction}
-        return render_chat([question, {"role": "assistant", "content": answer}], tokenizer)
-    if template == "raw":
-        return f"{instruction}{' ' + extra if extra else ''}", f"{answer}{tokenizer.eos_token}"
-    raise InputError(f"unknown template '{template}'; use seed, alpaca, plain, chat or raw")
-
-
-def render_chat(messages: list[dict], tokenizer, advice="use --template seed or alpaca") -> tuple[str, str]:
-    """A chat as (prompt, answer with its end token): the last message is the answer. InputError ends in the advice."""
-    if not tokenizer.chat_template:
-        raise InputError(f"this tokenizer has no chat template; {advice}")
-    turns = [{"role": message["role"], "content": as_words(message["content"], tokenizer)} for message in messages]
-    try:
-        prompt = tokenizer.apply_chat_template(turns[:-1], tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(turns, tokenize=False)
-    except Exception as error:  # a template is somebody's program, which may fail in any way
-        raise InputError(f"the model's chat template fails: {error}; {advice}") from None
-    if not whole.startswith(prompt):
-        raise InputError(f"this chat template rewrites the question once it is answered; {advice}")
-    return prompt, whole[len(prompt) :].rstrip("\n")
-
-
-def up_to_last_answer(messages: list[dict]) -> list[dict]:
-    """The messages without those after the last of the assistant's."""
-    last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
-    return messages[: last + 1]
 
 
 def read_records(path) -> list[dict]:
@@ -149,14 +89,6 @@ def parse(text: str, where):
         raise InputError(f"{where}: {error}") from None
     except RecursionError:
         raise InputError(f"{where}: nested too deeply for a record") from None
-
-
-SCHEMAS = (("instruction", "output"), ("messages",), ("prompt", "completion"), ("text",))
-
-
-def schema_of(record: dict) -> str | None:
-    """The first key of the record's schema: "instruction", "messages", "prompt" or "text"; None if it has none."""
-    return next((keys[0] for keys in SCHEMAS if keys[0] in record), None)
 
 
 def check_record(record, where: str):
@@ -242,17 +174,6 @@ class Examples:
         return self.lengths - self.first_label
 
 
-def last_tokens(ids: list[int], count: int, bos: int | None) -> list[int]:
-    """The last `count` >= 1 ids; a BOS at the beginning, which the model expects there, stays if there is room.
-
-    >>> last_tokens([1, 7, 8, 9], 3, bos=1)
-    [1, 8, 9]
-    """
-    if len(ids) <= count or count < 2 or bos is None or ids[0] != bos:
-        return ids[-count:]
-    return [bos, *ids[1 - count :]]
-
-
 def collect(
     pairs, max_length: int, keep_end_of_prompt: bool = False, train_on_prompt: bool = False, bos: int | None = None
 ) -> Examples:
@@ -278,61 +199,6 @@ def collect(
     return Examples(tokens, starts, np.asarray(first, np.int64), dropped, truncated)
 
 
-def asking_template(schema: str, template: str) -> str:
-    """The template that asks records of a schema as in training: texts are taken as they are, and so are prompts with
-    their completions, unless they become a chat, which messages are.
-    """
-    if schema == "messages":
-        return "chat"
-    return template if schema == "instruction" or (schema == "prompt" and template == "chat") else "raw"
-
-
-def specials_in(tokenizer) -> re.Pattern:
-    """Matches the tokenizer's special tokens, the longest where several begin alike."""
-    names = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, names)) or r"(?!)")
-
-
-def as_words(text: str, tokenizer) -> str:
-    """The text with every special token in it marked as mere words, for a chat template to put its own around them;
-    tokenize_chat takes the marks out again.
-    """
-    return specials_in(tokenizer).sub(lambda found: found[0][0] + MARK + found[0][1:], text.replace(MARK, ""))
-
-
-def tokenize_chat(texts: list[str], tokenizer) -> list[list[int]]:
-    """Token ids of rendered chats: special tokens that the template wrote are such, marked ones are words."""
-    rows = tokenize(texts, tokenizer, start=False)
-    special = specials_in(tokenizer)
-    for number, text in enumerate(texts):
-        if MARK in text:
-            names = [*special.findall(text), None]
-            words = [part.replace(MARK, "") for part in special.split(text)]
-            parts = zip(tokenize(words, tokenizer, start=False, literal=True), names, strict=True)
-            rows[number] = [i for ids, name in parts
-                            for i in (ids if name is None else [*ids, tokenizer.convert_tokens_to_ids(name)])]
-    return rows
-
-
-def tokenize(texts: list[str], tokenizer, start: bool, literal: bool = False) -> list[list[int]]:
-    """Token ids of each text; `start` adds the token that the model expects at the beginning (BOS), if it has one.
-
-    literal: the name of a special token is text like any other.
-    """
-    ids = tokenizer(texts, add_special_tokens=False, split_special_tokens=literal)["input_ids"] if texts else []
-    bos = tokenizer.bos_token_id if start and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id] else None
-    return ids if bos is None else [[bos, *row] for row in ids]
-
-
-def tokenize_prompts(prompts: list[str], tokenizer, template: str) -> list[list[int]]:
-    """Token ids of rendered prompts. Special tokens are read as such only where the template writes them, or the user
-    the whole prompt: who asks what <|endoftext|> means does not end it.
-    """
-    if template == "chat":
-        return tokenize_chat(prompts, tokenizer)
-    return tokenize(prompts, tokenizer, start=True, literal=template != "raw")
-
-
 def kinds_of(records, template: str) -> set[str]:
     """The first fields of the records; InputError where there are several that no template joins."""
     kinds = {schema_of(record) for record in records}
@@ -354,46 +220,27 @@ def encode_records(
         raise InputError("the tokenizer names no end token (eos_token), so the end of an answer cannot be learned")
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; it must be at least 2 tokens")
-    eos, chat = tokenizer.eos_token, template == "chat"
     kinds = kinds_of(records, template)
     texts = "text" in kinds
     if text_mode != "documents" and not texts:
         raise InputError(f"--text_mode {text_mode} is for texts; these records have {min(kinds)}; leave it out")
     if texts and text_mode != "sentiment":
-        documents = tokenize([record["text"] + eos for record in records], tokenizer, start=True)
+        documents = tokenize([record["text"] + tokenizer.eos_token for record in records], tokenizer, start=True)
         if text_mode == "blocks":
             stream = [token for document in documents for token in document]
             documents = [stream[i : i + max_length] for i in range(0, len(stream), max_length)]
         elif text_mode != "documents":
             raise InputError(f"unknown text_mode '{text_mode}'; use documents, blocks or sentiment")
         return collect((([], document) for document in documents), max_length)
-    pairs = []
-    for number, record in enumerate(records, 1):
-        if texts:
-            if record.get("label") not in (0, 1):
-                raise InputError(
-                    f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}"
-                )
-            pairs.append((sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + eos))
-        elif "instruction" in record:
-            pairs.append(render(template, record["instruction"], record.get("input", ""), record["output"], tokenizer))
-        elif schema_of(record) == "messages":
-            messages = up_to_last_answer(record["messages"])
-            pairs.append(render_chat(messages, tokenizer, "records with messages need a base whose template works"))
-        elif chat:
-            pairs.append(render(template, record["prompt"], "", record["completion"], tokenizer))
-        else:
-            pairs.append((record["prompt"], record["completion"] + eos))
+    for number, record in enumerate(records if texts else (), 1):
+        if record.get("label") not in (0, 1):
+            raise InputError(
+                f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}"
+            )
     template = asking_template(schema_of(records[0]), template)
+    pairs = [prompt_and_answer(record, template, tokenizer) for record in records]
     prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
-    answers = [answer.removesuffix(eos) for _, answer in pairs]
-    if template == "chat":
-        answers = tokenize_chat(answers, tokenizer)
-    else:
-        answers = tokenize(answers, tokenizer, start=False, literal=template != "raw")
-    for answer in answers:  # chat templates have ends of their own
-        if not (template == "chat" and answer and answer[-1] in tokenizer.all_special_ids):
-            answer.append(tokenizer.eos_token_id)
+    answers = tokenize_answers([answer for _, answer in pairs], tokenizer, template)
     both = zip(prompts, answers, strict=True)
     return collect(both, max_length, texts, train_on_prompt, tokenizer.bos_token_id)
 

@@ -72,8 +72,8 @@ def models_of(folder):
 
 
 def test_replies_to_records_are_those_of_peft(folder, tmp_path, capsys):
-    from instructions import render
     from peft import PeftModel
+    from prompts import render
 
     records = [{"instruction": "Add" * n, "input": "1 2", "output": "3", "family": "sum",
                 "check": {"kind": "exact", "answers": ["3"]}} for n in range(1, 6)]

@@ -8,15 +8,12 @@ import pytest
 from finetune_data import load_data
 from finetune_settings import InputError, Settings
 from instructions import (
-    asking_template,
     encode_records,
-    last_tokens,
     load_examples,
     read_records,
-    render,
     split_records,
-    tokenize_prompts,
 )
+from prompts import asking_template, last_tokens, render, tokenize_prompts
 from tokenizers.processors import TemplateProcessing
 
 RECORD = {"instruction": "Add.", "input": "1 2", "output": "3"}
