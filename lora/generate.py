@@ -70,7 +70,9 @@ class Settings:
     seed: int = 42
     """of the random numbers, the same for every model"""
     records: str = ""
-    """instruction records, or labelled reviews (.json, .jsonl), that all models answer greedily; needs --replies"""
+    """instruction records, chats (their last answer) or labelled reviews (.json, .jsonl), that all models answer
+    greedily; needs --replies
+    """
     replies: str = ""
     """JSONL file to write those replies to"""
     limit: int = 0
@@ -99,7 +101,6 @@ class Panel:
     def __init__(self, settings):
         import torch
         from adapters import base_sha256, check_base, load_adapter
-        from decoding import end_tokens
         from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 
         self.settings = settings
@@ -124,7 +125,6 @@ class Panel:
         folders = (settings.base, *settings.full, *adapters)
         unknown = "chat" if can_chat(self.tokenizer) else "seed"
         self.templates = choose_templates(settings.template, dict(zip(self.names, folders, strict=True)), unknown)
-        self.ends = {name: end_tokens(self.base, self.tokenizer, self.templates[name]) for name in self.names}
 
     def models(self):
         """Yields (name, model), one after another; an adapter is on the base until the next model is asked for.
@@ -150,13 +150,10 @@ class Panel:
 
     def prompt_ids(self, record, template):
         """Token ids of a record as the model was asked in training."""
-        from prompts import asking_template, last_tokens, render, tokenize_prompts
+        from prompts import asking_template, last_tokens, prompt_and_answer, schema_of, tokenize_prompts
 
-        template = asking_template(record.get("schema", "instruction"), template)
-        if template == "raw" and "prompt" in record:
-            text = record["prompt"]
-        else:
-            text, _ = render(template, record["instruction"], record.get("input", ""), "", self.tokenizer)
+        template = asking_template(schema_of(record), template)
+        text, _ = prompt_and_answer(record, template, self.tokenizer)
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -166,16 +163,20 @@ class Panel:
 
     def answer(self, records, temperature, seed, progress=False):
         """{model: replies to the records}."""
-        from decoding import PromptTooLongError, complete
+        from decoding import PromptTooLongError, complete, end_tokens
+        from prompts import asking_template, schema_of
 
-        s, replies = self.settings, {}
+        s, replies, schemas = self.settings, {}, {schema_of(record) for record in records}
         with closing(self.models()) as models:
             for name, model in models:
-                prompts = [self.prompt_ids(record, self.templates[name]) for record in records]
+                template = self.templates[name]
+                prompts = [self.prompt_ids(record, template) for record in records]
+                ends = set().union(*(end_tokens(self.base, self.tokenizer, asking_template(schema, template))
+                                     for schema in schemas))
                 if [] in prompts:
                     raise InputError(f"record {prompts.index([]) + 1}: its prompt is empty; give it some text")
                 try:
-                    ids = complete(model, prompts, self.ends[name], s.max_new_tokens, temperature, s.top_p, seed,
+                    ids = complete(model, prompts, ends, s.max_new_tokens, temperature, s.top_p, seed,
                                    s.batch_size, label=name if progress else None)
                 except PromptTooLongError as error:
                     raise InputError(f"record {error.index + 1}, model {name}: {error}") from None
@@ -272,7 +273,7 @@ def chosen_prompts(settings):
     if not path.exists():
         raise InputError(f"--prompts {settings.prompts}: neither stories nor seed nor a file")
     if path.name.removesuffix(".gz").endswith((".json", ".jsonl")):
-        return instruction_records(path)
+        return asking_records(path)
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -282,28 +283,30 @@ def chosen_prompts(settings):
     return [{"instruction": line} for line in lines]
 
 
-def instruction_records(path):
-    """The records of a file, all of them with their "schema" and an instruction: that of a completion is its prompt,
-    that of {"text", "label"} a question about the sentiment. A field "prompt" beside an instruction is not asked, as in
-    training.
-    """
+def asking_records(path):
+    """The records of a file; those of {"text", "label"} ask for the sentiment, and get a check of the reply."""
     from instructions import read_records
-    from prompts import SENTIMENT, schema_of, sentiment_prompt
+    from prompts import SENTIMENT, schema_of
 
     records = read_records(path)
     for number, record in enumerate(records, 1):
-        record["schema"] = schema = schema_of(record)
-        if schema == "instruction":
-            record.pop("prompt", None)
-        elif schema == "prompt":
-            record["instruction"] = record["prompt"]
-        elif schema == "text" and record.get("label") in (0, 1):
-            answers = [SENTIMENT[int(label)].strip() for label in (record["label"], 1 - record["label"])]
-            record |= {"instruction": record["text"], "prompt": sentiment_prompt(record["text"]), "family": "sentiment",
-                       "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
-        else:
+        if schema_of(record) != "text":
+            continue
+        if record.get("label") not in (0, 1):
             raise InputError(f"{path}, record {number}: has no instruction to answer")
+        answers = [SENTIMENT[int(label)].strip() for label in (record["label"], 1 - record["label"])]
+        record |= {"family": "sentiment", "check": {"kind": "answer", "answers": answers[:1], "wrong": answers[1:]}}
     return records
+
+
+def question(record):
+    """What a record asks, as a reader is shown it, without the words of a template."""
+    from prompts import schema_of, up_to_last_answer
+
+    schema = schema_of(record)
+    if schema == "messages":
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in up_to_last_answer(record["messages"])[:-1])
+    return f"{record['instruction']}\n{record.get('input', '')}".strip() if schema == "instruction" else record[schema]
 
 
 def show(panel, records, seed):
@@ -313,7 +316,7 @@ def show(panel, records, seed):
     width, terminal = shutil.get_terminal_size().columns, sys.stdout.isatty()
     replies = panel.answer(records, panel.settings.temperature, seed)
     for i, record in enumerate(records):
-        prompt = "\n".join(filter(None, (record["instruction"], record.get("input", ""))))
+        prompt = question(record)
         print(side_by_side(prompt, {name: texts[i] for name, texts in replies.items()}, width, terminal), flush=True)
 
 
@@ -344,12 +347,13 @@ def write_replies(panel, settings):
     from atomic_file import write_atomically
     from finetune_output import writable_parent
 
-    path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "check")
+    path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "messages", "check")
     writable_parent(path, "--replies")
-    records = instruction_records(settings.records)[: settings.limit or None]
+    records = asking_records(settings.records)[: settings.limit or None]
     replies = panel.answer(records, temperature=0.0, seed=settings.seed, progress=True)
+    asked = [{"instruction": question(record), **record} for record in records]
     lines = [{"model": name, **{key: record[key] for key in kept if key in record}, "reply": reply}
-             for name, texts in replies.items() for record, reply in zip(records, texts, strict=True)]
+             for name, texts in replies.items() for record, reply in zip(asked, texts, strict=True)]
     write_atomically(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
     print(f"{len(replies)} models x {len(records):,} replies in {path}")
 

@@ -295,10 +295,10 @@ def main(s):
     if s.limit < 0:
         raise InputError(f"--limit is {s.limit}; it must be at least 0")
     if s.records:
-        from generate import instruction_records
+        from generate import asking_records
 
         # a mistake in them is to show now, not after the training
-        for number, record in enumerate(instruction_records(s.records)[: s.limit or None], 1):
+        for number, record in enumerate(asking_records(s.records)[: s.limit or None], 1):
             if not isinstance(record.get("family"), str) or not isinstance(record.get("check"), dict):
                 raise InputError(f"--records {s.records}, record {number}: needs a family (text) and a check (an "
                                  "object) to be scored, see data/checkers.py; or leave --records out")

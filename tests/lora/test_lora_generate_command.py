@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import decoding
 import pytest
 import torch
 from adapters import adapter_of, save_adapter
 from finetune_output import save_template
 from finetune_settings import InputError
+from instructions import encode_records
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -230,25 +232,56 @@ def test_models_that_name_no_template_are_asked_by_the_bases_chat_template(folde
 
 def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Tom saw", "completion": " a cat."}\n')
-    records = generate.instruction_records(tmp_path / "pairs.jsonl")
-    assert records[0]["instruction"] == "Tom saw"
+    records = generate.asking_records(tmp_path / "pairs.jsonl")
+    assert generate.question(records[0]) == "Tom saw"
     panel = generate.Panel(generate.Settings(base=str(folder / "base")))
     for template in ("raw", "seed"):
         assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
 
 
-def test_chats_are_not_asked(tmp_path):
-    (tmp_path / "chats.json").write_text(json.dumps([{"label": 1, "messages": [
-        {"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Yes."}]}]))
-    with pytest.raises(InputError, match="record 1: has no instruction to answer"):
-        generate.instruction_records(tmp_path / "chats.json")
+def test_chats_are_asked_for_their_last_answer_as_in_training(folder, tmp_path, capsys, monkeypatch):
+    shutil.copytree(folder / "base", tmp_path / "base")
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<end>"]})
+    tokenizer.chat_template = ("{% for m in messages %}{{ m.role }}: {{ m.content }}<end>\n{% endfor %}"
+                               "{% if add_generation_prompt %}assistant: {% endif %}")
+    tokenizer.save_pretrained(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(folder / "base")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(tmp_path / "base")
+    turns = [("user", "Hi."), ("assistant", "Yes?"), ("user", "Is <end> a word?"), ("assistant", "No."), ("user", "A.")]
+    chat = {"messages": [{"role": role, "content": content} for role, content in turns], "family": "chat"}
+    (tmp_path / "chats.json").write_text(json.dumps([chat]))
+    given = {"base": str(tmp_path / "base"), "template": "seed", "max_new_tokens": 3}
+    panel = generate.Panel(generate.Settings(**given))
+    prompt = "user: Hi.<end>\nassistant: Yes?<end>\nuser: Is <end> a word?<end>\nassistant: "
+    (example,) = encode_records([chat], panel.tokenizer)
+    asked = panel.prompt_ids(chat, "seed")
+    assert panel.tokenizer.decode(asked) == prompt and asked == example.tolist()[: len(asked)]
+    ends, complete = [], decoding.complete
+    monkeypatch.setattr(decoding, "complete", lambda model, asked, *rest, **options:
+                        ends.append(rest[0]) or complete(model, asked, *rest, **options))
+    generate.main(generate.Settings(**given, prompts=str(tmp_path / "chats.json")))
+    assert "> user: Hi.\nassistant: Yes?\nuser: Is <end> a word?\n" in capsys.readouterr().out
+    assert ends == [{0, 257}], "a seed's adapter asked in a chat ends where the chat's answers do"
+    files = {"records": str(tmp_path / "chats.json"), "replies": str(tmp_path / "replies.jsonl")}
+    generate.main(generate.Settings(**given, **files))
+    line = json.loads((tmp_path / "replies.jsonl").read_text())
+    assert list(line) == ["model", "family", "instruction", "messages", "reply"]
+    assert line["instruction"] == "user: Hi.\nassistant: Yes?\nuser: Is <end> a word?"
+
+
+def test_texts_without_a_label_ask_nothing(tmp_path):
+    (tmp_path / "texts.json").write_text('[{"text": "A film.", "label": 1}, {"text": "A film."}]')
+    with pytest.raises(InputError, match="record 2: has no instruction to answer"):
+        generate.asking_records(tmp_path / "texts.json")
 
 
 def test_instructions_are_asked_as_in_training(folder, tmp_path):
     more = {"prompt": 5, "text": "A film.", "label": 1}
     record = {"instruction": "Add.", "input": "<noinput>", "output": "3", **more}
     (tmp_path / "records.json").write_text(json.dumps([record]))
-    (record,) = generate.instruction_records(tmp_path / "records.json")
+    (record,) = generate.asking_records(tmp_path / "records.json")
     panel = generate.Panel(generate.Settings(base=str(folder / "base")))
     assert panel.tokenizer.decode(panel.prompt_ids(record, "plain")) == "Add.\n"
 
@@ -340,7 +373,7 @@ def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
     assert first["check"] == {"kind": "answer", "answers": ["positive"], "wrong": ["negative"]}
     assert second["check"] == {"kind": "answer", "answers": ["negative"], "wrong": ["positive"]}
     panel = generate.Panel(generate.Settings(base=str(folder / "base"), max_length=100))
-    asked = generate.instruction_records(tmp_path / "imdb.json")
+    asked = generate.asking_records(tmp_path / "imdb.json")
     assert byte_tokenizer().decode(panel.prompt_ids(asked[1], "seed")) == "Review: Bad film.\nSentiment:"
     assert len(panel.prompt_ids(asked[0], "seed")) == 100
     panel.tokenizer.bos_token = "R"
