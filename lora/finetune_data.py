@@ -23,8 +23,9 @@ class Data:
 def load_data(s: Settings, tokenizer, max_length: int) -> Data:
     """Reads and tokenises the settings' files; the same for every run that shares them."""
 
-    def encode(records, path):
-        examples = encode_records(records, tokenizer, s.template, max_length, s.text_mode, s.train_on_prompt)
+    def encode(records, path, first=1):
+        options = s.template, max_length, s.text_mode, s.train_on_prompt
+        examples = encode_records(records, tokenizer, *options, path, first)
         if not len(examples):
             raise InputError(f"{path}: no example has a label left within --max_length {max_length}")
         return examples
@@ -35,7 +36,8 @@ def load_data(s: Settings, tokenizer, max_length: int) -> Data:
     if not held_out and s.text_mode != "blocks":
         records, held_out = split_records(records, s.eval_ratio)
     train = encode(records, s.data_path)
-    evaluation = encode(held_out, s.eval_data_path or s.data_path) if held_out else None
+    path, first = (s.eval_data_path, 1) if s.eval_data_path else (s.data_path, len(records) + 1)
+    evaluation = encode(held_out, path, first) if held_out else None
     if not held_out and s.eval_ratio > 0 and s.text_mode == "blocks":
         train, evaluation = split_examples(train, s.eval_ratio)
     show = [record for record in held_out[:4] if "instruction" in record]

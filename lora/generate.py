@@ -159,6 +159,8 @@ class Panel:
         except UnicodeEncodeError as error:
             raise InputError(f"the prompt is not UTF-8 at character {error.start + 1}") from None
         (ids,) = tokenize_prompts([text], self.tokenizer, template)
+        if not ids:
+            raise InputError("its prompt is empty; give it some text")
         return last_tokens(ids, self.settings.max_length or len(ids), self.tokenizer.bos_token_id)
 
     def answer(self, records, temperature, seed, progress=False):
@@ -169,12 +171,14 @@ class Panel:
         s, replies, schemas = self.settings, {}, {schema_of(record) for record in records}
         with closing(self.models()) as models:
             for name, model in models:
-                template = self.templates[name]
-                prompts = [self.prompt_ids(record, template) for record in records]
+                template, prompts = self.templates[name], []
                 ends = set().union(*(end_tokens(self.base, self.tokenizer, asking_template(schema, template))
                                      for schema in schemas))
-                if [] in prompts:
-                    raise InputError(f"record {prompts.index([]) + 1}: its prompt is empty; give it some text")
+                for number, record in enumerate(records, 1):
+                    try:
+                        prompts.append(self.prompt_ids(record, template))
+                    except InputError as error:
+                        raise InputError(f"record {number}: {error}") from None
                 try:
                     ids = complete(model, prompts, ends, s.max_new_tokens, temperature, s.top_p, seed,
                                    s.batch_size, label=name if progress else None)

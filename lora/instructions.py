@@ -1,7 +1,8 @@
 """Records to labelled tokens: which file formats are read, where the loss is. How a record becomes a prompt and an
 answer stands in prompts.py.
 
-    examples = load_examples("data/instructions/stories_train.json", tokenizer, template="seed", max_length=512)
+    records = read_records("data/instructions/stories_train.json")
+    examples = encode_records(records, tokenizer, template="seed", max_length=512)
 
 A file is a JSON list or JSONL of records, or plain text:
 
@@ -208,9 +209,11 @@ def kinds_of(records, template: str) -> set[str]:
 
 
 def encode_records(
-    records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False
+    records: list[dict], tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False,
+    path="", first=1,
 ) -> Examples:
-    """Records of one schema to Examples.
+    """Records of one schema to Examples. InputError names a record that cannot be one; path and first say where they
+    are from, and the number of the first there.
 
     text_mode says what becomes of {"text"} records: "documents" (one example each, cut at max_length), "blocks" (all
     text end to end, cut into max_length tokens) or "sentiment" (the label as the answer). train_on_prompt puts the
@@ -232,24 +235,13 @@ def encode_records(
         elif text_mode != "documents":
             raise InputError(f"unknown text_mode '{text_mode}'; use documents, blocks or sentiment")
         return collect((([], document) for document in documents), max_length)
-    for number, record in enumerate(records if texts else (), 1):
-        if record.get("label") not in (0, 1):
-            raise InputError(
-                f"record {number}: text_mode sentiment needs a label of 0 or 1, found {record.get('label')}"
-            )
-    template = asking_template(schema_of(records[0]), template)
-    pairs = [prompt_and_answer(record, template, tokenizer) for record in records]
+    template, pairs = asking_template(schema_of(records[0]), template), []
+    for number, record in enumerate(records, first):
+        try:
+            pairs.append(prompt_and_answer(record, template, tokenizer))
+        except InputError as error:
+            raise InputError(f"{path}{', ' if path else ''}record {number}: {error}") from None
     prompts = tokenize_prompts([prompt for prompt, _ in pairs], tokenizer, template)
     answers = tokenize_answers([answer for _, answer in pairs], tokenizer, template)
     both = zip(prompts, answers, strict=True)
     return collect(both, max_length, texts, train_on_prompt, tokenizer.bos_token_id)
-
-
-def load_examples(
-    path, tokenizer, template="seed", max_length=512, text_mode="documents", train_on_prompt=False
-) -> Examples:
-    """A whole file as Examples; InputError where no example is left."""
-    examples = encode_records(read_records(path), tokenizer, template, max_length, text_mode, train_on_prompt)
-    if not len(examples):
-        raise InputError(f"{path}: no example has a label left within max_length {max_length}")
-    return examples

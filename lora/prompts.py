@@ -33,14 +33,16 @@ def asking_template(schema: str, template: str) -> str:
 
 
 def prompt_and_answer(record: dict, template: str, tokenizer) -> tuple[str, str]:
-    """A record as (prompt, answer with its end token). An instruction that is only asked needs no output; a text needs
-    its label, which is the answer.
+    """A record as (prompt, answer with its end token). An instruction that is only asked needs no output; the answer to
+    a text is its label.
     """
     schema = schema_of(record)
     if schema == "messages":
         messages = up_to_last_answer(record["messages"])
         return render_chat(messages, tokenizer, "records with messages need a base whose template works")
     if schema == "text":
+        if record.get("label") not in (0, 1):
+            raise InputError(f"text_mode sentiment needs a label of 0 or 1, found {record.get('label')}")
         return sentiment_prompt(record["text"]), SENTIMENT[int(record["label"])] + tokenizer.eos_token
     if schema == "prompt":
         return render(asking_template(schema, template), record["prompt"], "", record["completion"], tokenizer)

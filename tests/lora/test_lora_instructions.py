@@ -9,7 +9,6 @@ from finetune_data import load_data
 from finetune_settings import InputError, Settings
 from instructions import (
     encode_records,
-    load_examples,
     read_records,
     split_records,
 )
@@ -84,7 +83,7 @@ def test_the_last_answer_of_a_chat_is_learned(tokenizer, tmp_path):
     path = tmp_path / "chats.jsonl"
     path.write_text(json.dumps(record) + "\n")
     with pytest.raises(InputError, match="no chat template; records with messages need a base whose template works"):
-        load_examples(path, tokenizer)
+        encode_records(read_records(path), tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}<{{ m.role }}>{{ m.content }}<|endoftext|>\n{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -92,7 +91,7 @@ def test_the_last_answer_of_a_chat_is_learned(tokenizer, tmp_path):
     try:
         prompt = "".join(f"<{role}>{content}<|endoftext|>\n" for role, content in turns[:-1]) + "<assistant>"
         for template in ("seed", "chat"):
-            examples = load_examples(path, tokenizer, template)
+            examples = encode_records(read_records(path), tokenizer, template)
             assert texts(examples, tokenizer) == (prompt, "Yes.<|endoftext|>")
         both = encode_records([record, RECORD], tokenizer, "chat")
         assert texts(both, tokenizer, 1) == ("<user>Add.\n1 2<|endoftext|>\n<assistant>", "3<|endoftext|>")
@@ -170,13 +169,13 @@ def test_examples_without_a_label_are_dropped_and_counted(tokenizer):
 def test_documents_and_blocks(tokenizer, tmp_path):
     path = tmp_path / "text.txt"
     path.write_text("One cat.\n<|endoftext|>\nTwo dogs saw.\n<|endoftext|>\n")
-    examples = load_examples(path, tokenizer)
+    examples = encode_records(read_records(path), tokenizer)
     assert [texts(examples, tokenizer, i)[0] + texts(examples, tokenizer, i)[1] for i in (0, 1)] == [
         "One cat.<|endoftext|>",
         "Two dogs saw.<|endoftext|>",
     ]
     assert examples.first_label.tolist() == [1, 1]
-    blocks = load_examples(path, tokenizer, max_length=5, text_mode="blocks")
+    blocks = encode_records(read_records(path), tokenizer, max_length=5, text_mode="blocks")
     assert np.array_equal(blocks.tokens, examples.tokens[: len(blocks.tokens)])
     assert blocks.lengths[0] == 5
 
@@ -266,7 +265,7 @@ def test_malformed_files_name_file_and_record(tmp_path, name, text, message):
 def test_an_input_of_null_is_none(tmp_path, tokenizer):
     path = tmp_path / "a.jsonl"
     path.write_text('{"instruction": "Go.", "input": null, "output": "x"}')
-    assert texts(load_examples(path, tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
+    assert texts(encode_records(read_records(path), tokenizer), tokenizer)[0].endswith("USER: Go. ASSISTANT:")
     assert read_records(path)[0]["input"] == ""
 
 
@@ -282,6 +281,28 @@ def test_a_mix_of_which_one_part_would_be_held_out_is_refused(tokenizer, tmp_pat
     path.write_text(json.dumps([RECORD] * 99 + [{"text": "x"}]))
     with pytest.raises(InputError, match="instruction and text are mixed"):
         load_data(Settings(data_path=str(path)), tokenizer, 64)
+
+
+def test_a_record_that_cannot_be_asked_is_named_by_its_file_and_number(tokenizer, tmp_path):
+    reviews, chats, good = tmp_path / "reviews.json", tmp_path / "chats.jsonl", tmp_path / "good.json"
+    reviews.write_text(json.dumps([{"text": "x", "label": 1}] * 99 + [{"text": "x", "label": 2}]))  # held out
+    with pytest.raises(InputError, match=r"reviews\.json, record 100: text_mode sentiment needs a label of 0 or 1"):
+        load_data(Settings(data_path=str(reviews), text_mode="sentiment"), tokenizer, 64)
+    good.write_text(json.dumps([{"text": "x", "label": 1}]))
+    with pytest.raises(InputError, match=r"reviews\.json, record 100: text_mode"):
+        s = Settings(data_path=str(good), eval_data_path=str(reviews), text_mode="sentiment")
+        load_data(s, tokenizer, 64)
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant")]
+    chats.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, turns[:1] * 2 + turns)))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+        "{{ raise_exception('roles must alternate') }}{% endif %}{{ m.content }}{% endfor %}"
+    )
+    try:
+        with pytest.raises(InputError, match=r"chats\.jsonl, record 2: the model's chat template fails: roles must"):
+            load_data(Settings(data_path=str(chats), eval_ratio=0), tokenizer, 64)
+    finally:
+        tokenizer.chat_template = None
 
 
 def test_bad_utf8_bad_gzip_and_gzip(tmp_path):
