@@ -40,6 +40,7 @@ from prompts import (
 )
 
 END_OF_TEXT = "<|endoftext|>"
+CONVERTER = "python data/prepare.py file FILE --name NAME makes such records of many other forms"
 
 
 def read_records(path) -> list[dict]:
@@ -99,7 +100,8 @@ def check_record(record, where: str):
     schema = next((keys for keys in SCHEMAS if keys[0] in record), None)
     if schema is None:
         raise InputError(
-            f"{where}: needs instruction + output, prompt + completion, messages, or text; it has {sorted(record)}"
+            f"{where}: needs instruction + output, prompt + completion, messages, or text; it has {sorted(record)}; "
+            f"{CONVERTER}"
         )
     if schema == ("messages",):
         check_messages(record["messages"], where)
@@ -113,7 +115,8 @@ def check_record(record, where: str):
 def check_text(text, key: str, where: str):
     """Raises InputError unless the field `key` is a text."""
     if not isinstance(text, str):
-        raise InputError(f"{where}: '{key}' must be text, found {type(text).__name__}")
+        hint = f"; {CONVERTER}" if isinstance(text, list) else ""  # TRL's prompts that are chats, contents in parts
+        raise InputError(f"{where}: '{key}' must be text, found {type(text).__name__}{hint}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
