@@ -44,6 +44,9 @@ def from_pretrained(factory, name: str, **options):
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or name.startswith("data/")
     if looks_local and not Path(name).is_dir():
         raise InputError(f"no model folder '{name}'; the default one, data/models/stories, comes from: bash train.sh")
+    if Path(name, CONFIG).is_file() and not Path(name, "config.json").exists():
+        raise InputError(f"'{name}' holds an adapter, not a model; name its base, and the adapter with train.py "
+                         "--lora_load_path or generate.py --adapters")
     try:
         return factory.from_pretrained(name, **options)
     except (OSError, ValueError, SafetensorError) as error:

@@ -39,6 +39,9 @@ def pack_checked(model, max_length: int, exact: bool):
     model.train(training)
     by_length = sorted(range(size), key=lambda i: (-len(sequences[i]), i))  # the order of the batch's labels
     expected = torch.cat([alone[i][:-1] for i in by_length]).float()
+    if not torch.isfinite(expected).all():
+        raise InputError(f"{type(model).__name__} gives NaN or infinite numbers before any training: its weights (or "
+                         "the adapter's alpha, --lora_scaling) are no numbers to start from")
     difference = (packed[batch.predict].float() - expected).norm() / expected.norm().clamp_min(1e-30)
     if not difference < (3e-5 if exact else 0.1):
         raise InputError(

@@ -293,6 +293,22 @@ def test_a_model_that_packing_would_mix_up_is_refused(settings, tmp_path, tokeni
     assert not expert_weights(load_base(str(tmp_path / "lfm2"))), "a convolution is no expert"
 
 
+def test_a_base_of_no_numbers_is_no_fault_of_packing(settings, tmp_path, base_folder):
+    shutil.copytree(base_folder / "gpt2", tmp_path / "nan")
+    model = load_base(str(tmp_path / "nan"))
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[0, 0] = torch.nan
+    model.save_pretrained(tmp_path / "nan")
+    with pytest.raises(InputError, match="GPT2LMHeadModel gives NaN or infinite numbers before any training"):
+        fine_tune(settings(model_name_or_path=str(tmp_path / "nan")))
+
+
+def test_an_adapter_in_place_of_a_model_is_told_apart(settings, tmp_path):
+    fine_tune(settings(max_steps=1, adapter_out=str(tmp_path / "mine")))
+    with pytest.raises(InputError, match=r"mine' holds an adapter, not a model; name its base, .* --lora_load_path"):
+        fine_tune(settings(model_name_or_path=str(tmp_path / "mine")))
+
+
 def test_the_adapted_layers_are_named_and_experts_that_lora_does_not_reach(settings, tmp_path, tokenizer, capsys):
     fine_tune(settings(max_steps=1))
     said = capsys.readouterr().out
