@@ -49,6 +49,14 @@ def prompt_and_answer(record: dict, template: str, tokenizer) -> tuple[str, str]
     return render(template, record["instruction"], record.get("input", ""), record.get("output", ""), tokenizer)
 
 
+def question(record):
+    """What a record asks, as a reader is shown it, without the words of a template."""
+    schema = schema_of(record)
+    if schema == "messages":
+        return "\n".join(f"{turn['role']}: {turn['content']}" for turn in up_to_last_answer(record["messages"])[:-1])
+    return f"{record['instruction']}\n{record.get('input', '')}".strip() if schema == "instruction" else record[schema]
+
+
 def seed_prompt(instruction: str, extra: str) -> str:
     """The seed's one-line dialogue; the answer follows after a space."""
     return f"BEGINNING OF CONVERSATION: USER: {instruction}{' ' + extra if extra else ''} ASSISTANT:"

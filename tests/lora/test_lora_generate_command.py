@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import decoding
+import adapters
+import model_panel
 import pytest
 import torch
 from adapters import adapter_of, save_adapter
 from finetune_output import save_template
 from finetune_settings import InputError
 from instructions import encode_records
+from model_panel import Panel, can_chat, choose_templates, labels
+from prompts import question, render
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -75,7 +78,6 @@ def models_of(folder):
 
 def test_replies_to_records_are_those_of_peft(folder, tmp_path, capsys):
     from peft import PeftModel
-    from prompts import render
 
     records = [{"instruction": "Add" * n, "input": "1 2", "output": "3", "family": "sum",
                 "check": {"kind": "exact", "answers": ["3"]}} for n in range(1, 6)]
@@ -130,14 +132,14 @@ def test_own_prompts_and_prompt_files(folder, tmp_path, capsys):
 
 
 def test_every_model_has_a_label_of_its_own(folder, tmp_path):
-    assert generate.labels((), ("a/one", "a/two")) == ["one", "two"]
-    assert generate.labels(("a/x",), ("a/full",)) == ["a/x", "a/full"]
-    assert generate.labels(("a/x", "a/y"), ("b/x", "x", "base")) == ["a/x", "y", "b/x", "./x", "./base"]
+    assert labels((), ("a/one", "a/two")) == ["one", "two"]
+    assert labels(("a/x",), ("a/full",)) == ["a/x", "a/full"]
+    assert labels(("a/x", "a/y"), ("b/x", "x", "base")) == ["a/x", "y", "b/x", "./x", "./base"]
     with pytest.raises(InputError, match="a/one is named twice"):
-        generate.labels((), ("a/one", "a/one"))
+        labels((), ("a/one", "a/one"))
     for name in ("base", "full"):
         shutil.copytree(folder / "one", tmp_path / name)
-    panel = generate.Panel(generate.Settings(base=str(folder / "base"), full=(str(folder / "full"),), max_new_tokens=3,
+    panel = Panel(generate.Settings(base=str(folder / "base"), full=(str(folder / "full"),), max_new_tokens=3,
                                              adapters=(str(tmp_path / "base"), str(tmp_path / "full"))))
     replies = panel.answer([{"instruction": "Add."}], 0.0, 1)
     paths = [str(folder / "full"), str(tmp_path / "base"), str(tmp_path / "full")]
@@ -152,7 +154,7 @@ def test_a_full_model_with_other_tokens_is_refused(folder, tmp_path):
             file.unlink()
         if tokenizer:
             tokenizer.save_pretrained(tmp_path / name)
-        return generate.Panel(generate.Settings(base=str(folder / "base"), full=(str(tmp_path / name),)))
+        return Panel(generate.Settings(base=str(folder / "base"), full=(str(tmp_path / name),)))
 
     other = Tokenizer(models.BPE({"a": 0, "b": 1, "<|endoftext|>": 2}, []))
     with pytest.raises(InputError) as error:
@@ -167,7 +169,7 @@ def test_a_runs_folder_stands_for_the_adapter_in_it(folder, tmp_path, capsys):
     shutil.copytree(folder / "one", tmp_path / "my-run" / "adapter")
     save_template(tmp_path / "my-run" / "adapter", "plain")
     given = {"base": str(folder / "base"), "adapters": (str(tmp_path / "my-run"),), "prompt": ("Add.",)}
-    panel = generate.Panel(generate.Settings(**given))
+    panel = Panel(generate.Settings(**given))
     assert panel.templates == {"base": "plain", "my-run": "plain"}
     generate.main(generate.Settings(**given, max_new_tokens=3))
     assert "[my-run]" in capsys.readouterr().out
@@ -178,15 +180,14 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_asked(folder, 
     convert_linear_layer_to_lora(model, lora_dim=2)
     save_adapter(adapter_of(model, "another", "0" * 64), tmp_path / "other")
     with pytest.raises(InputError, match="other was trained on 'another'"):
-        generate.Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "other"),)))
+        Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "other"),)))
 
 
 def test_the_base_is_hashed_once(folder, monkeypatch):
-    import adapters
-
     hashed, original = [], adapters.base_sha256
-    monkeypatch.setattr(adapters, "base_sha256", lambda model: hashed.append(model) or original(model))
-    panel = generate.Panel(generate.Settings(**models_of(folder), max_new_tokens=1))
+    for module in (adapters, model_panel):
+        monkeypatch.setattr(module, "base_sha256", lambda model: hashed.append(model) or original(model))
+    panel = Panel(generate.Settings(**models_of(folder), max_new_tokens=1))
     for prompt in ("Add.", "Go."):
         panel.answer([{"instruction": prompt}], 0.0, 1)
     assert len(hashed) == 1
@@ -198,43 +199,43 @@ def test_each_model_is_asked_in_the_template_it_was_trained_with(tmp_path, capsy
         folder.mkdir()
         if name in generate.TEMPLATES:
             save_template(folder, name)
-    chosen = generate.choose_templates("saved", folders)
+    chosen = choose_templates("saved", folders)
     assert chosen == {"base": "plain", "plain": "plain", "alpaca": "alpaca", "older": "seed"}
-    assert generate.choose_templates("saved", {"base": folders["base"]}) == {"base": "seed"}
+    assert choose_templates("saved", {"base": folders["base"]}) == {"base": "seed"}
     assert capsys.readouterr().err == ""
-    assert generate.choose_templates("plain", folders) == dict.fromkeys(folders, "plain")
+    assert choose_templates("plain", folders) == dict.fromkeys(folders, "plain")
     said = capsys.readouterr().err
     assert said == "note: alpaca was trained with --template alpaca, and is asked with --template plain as given\n"
     (folders["plain"] / "prompt_template.json").write_text('{"template": "poem"}')
     with pytest.raises(InputError, match="names no template"):
-        generate.choose_templates("saved", folders)
+        choose_templates("saved", folders)
 
 
 def test_models_that_name_no_template_are_asked_by_the_bases_chat_template(folder, tmp_path, capsys):
     shutil.copytree(folder / "base", tmp_path / "base")
     given = {"base": str(tmp_path / "base"), "adapters": (str(folder / "one"),)}
-    assert generate.Panel(generate.Settings(**given)).templates == {"base": "seed", "one": "seed"}
+    assert Panel(generate.Settings(**given)).templates == {"base": "seed", "one": "seed"}
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     tokenizer.save_pretrained(tmp_path / "base")
     assert capsys.readouterr().err == ""
-    assert generate.Panel(generate.Settings(**given)).templates == {"base": "chat", "one": "chat"}
+    assert Panel(generate.Settings(**given)).templates == {"base": "chat", "one": "chat"}
     assert capsys.readouterr().err.startswith("note: base, one: no prompt_template.json says how to ask; asked by ")
-    assert set(generate.Panel(generate.Settings(**given, template="seed")).templates.values()) == {"seed"}
+    assert set(Panel(generate.Settings(**given, template="seed")).templates.values()) == {"seed"}
     shutil.copytree(folder / "one", tmp_path / "plain")
     save_template(tmp_path / "plain", "plain")
     given["adapters"] = (str(folder / "one"), str(tmp_path / "plain"))
-    chosen = generate.Panel(generate.Settings(**given)).templates
+    chosen = Panel(generate.Settings(**given)).templates
     assert chosen == {"base": "plain", "one": "chat", "plain": "plain"}
     tokenizer.chat_template = "{{ messages + 1 }}"
-    assert not generate.can_chat(tokenizer)
+    assert not can_chat(tokenizer)
 
 
 def test_prompts_with_completions_are_asked_as_they_are(folder, tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "Tom saw", "completion": " a cat."}\n')
     records = generate.asking_records(tmp_path / "pairs.jsonl")
-    assert generate.question(records[0]) == "Tom saw"
-    panel = generate.Panel(generate.Settings(base=str(folder / "base")))
+    assert question(records[0]) == "Tom saw"
+    panel = Panel(generate.Settings(base=str(folder / "base")))
     for template in ("raw", "seed"):
         assert panel.prompt_ids(records[0], template) == panel.tokenizer("Tom saw")["input_ids"]
 
@@ -253,13 +254,13 @@ def test_chats_are_asked_for_their_last_answer_as_in_training(folder, tmp_path, 
     chat = {"messages": [{"role": role, "content": content} for role, content in turns], "family": "chat"}
     (tmp_path / "chats.json").write_text(json.dumps([chat]))
     given = {"base": str(tmp_path / "base"), "template": "seed", "max_new_tokens": 3}
-    panel = generate.Panel(generate.Settings(**given))
+    panel = Panel(generate.Settings(**given))
     prompt = "user: Hi.<end>\nassistant: Yes?<end>\nuser: Is <end> a word?<end>\nassistant: "
     (example,) = encode_records([chat], panel.tokenizer)
     asked = panel.prompt_ids(chat, "seed")
     assert panel.tokenizer.decode(asked) == prompt and asked == example.tolist()[: len(asked)]
-    ends, complete = [], decoding.complete
-    monkeypatch.setattr(decoding, "complete", lambda model, asked, *rest, **options:
+    ends, complete = [], model_panel.complete
+    monkeypatch.setattr(model_panel, "complete", lambda model, asked, *rest, **options:
                         ends.append(rest[0]) or complete(model, asked, *rest, **options))
     generate.main(generate.Settings(**given, prompts=str(tmp_path / "chats.json")))
     assert "> user: Hi.\nassistant: Yes?\nuser: Is <end> a word?\n" in capsys.readouterr().out
@@ -273,8 +274,9 @@ def test_chats_are_asked_for_their_last_answer_as_in_training(folder, tmp_path, 
 
 def test_texts_without_a_label_ask_nothing(tmp_path):
     (tmp_path / "texts.json").write_text('[{"text": "A film.", "label": 1}, {"text": "A film."}]')
-    with pytest.raises(InputError, match="record 2: has no instruction to answer"):
-        generate.asking_records(tmp_path / "texts.json")
+    given = {"records": str(tmp_path / "texts.json"), "replies": str(tmp_path / "replies.jsonl")}
+    with pytest.raises(InputError, match="record 2: has no instruction to answer"):  # before a base is looked for
+        generate.main(generate.Settings(base=str(tmp_path / "none"), **given))
 
 
 def test_instructions_are_asked_as_in_training(folder, tmp_path):
@@ -282,7 +284,7 @@ def test_instructions_are_asked_as_in_training(folder, tmp_path):
     record = {"instruction": "Add.", "input": "<noinput>", "output": "3", **more}
     (tmp_path / "records.json").write_text(json.dumps([record]))
     (record,) = generate.asking_records(tmp_path / "records.json")
-    panel = generate.Panel(generate.Settings(base=str(folder / "base")))
+    panel = Panel(generate.Settings(base=str(folder / "base")))
     assert panel.tokenizer.decode(panel.prompt_ids(record, "plain")) == "Add.\n"
 
 
@@ -310,7 +312,7 @@ def test_a_conversation_ends_with_an_empty_line(folder, capsys, monkeypatch):
 def test_a_prompt_that_only_an_adapter_refuses_leaves_the_plain_base(folder, tmp_path):
     shutil.copytree(folder / "one", tmp_path / "one")
     save_template(tmp_path / "one", "alpaca")  # 150 bytes and more around the prompt
-    panel = generate.Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "one"),)))
+    panel = Panel(generate.Settings(base=str(folder / "base"), adapters=(str(tmp_path / "one"),)))
     panel.templates["base"] = "plain"
     weights = {name: value.clone() for name, value in panel.base.state_dict().items()}
     with pytest.raises(generate.InputError, match="model one: prompt of"):
@@ -372,7 +374,7 @@ def test_reviews_are_asked_for_their_sentiment(folder, tmp_path):
     assert first["family"] == "sentiment"
     assert first["check"] == {"kind": "answer", "answers": ["positive"], "wrong": ["negative"]}
     assert second["check"] == {"kind": "answer", "answers": ["negative"], "wrong": ["positive"]}
-    panel = generate.Panel(generate.Settings(base=str(folder / "base"), max_length=100))
+    panel = Panel(generate.Settings(base=str(folder / "base"), max_length=100))
     asked = generate.asking_records(tmp_path / "imdb.json")
     assert byte_tokenizer().decode(panel.prompt_ids(asked[1], "seed")) == "Review: Bad film.\nSentiment:"
     assert len(panel.prompt_ids(asked[0], "seed")) == 100
