@@ -31,7 +31,7 @@ from finetune_settings import InputError, run_command
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("gradients", "step", "stream", "ranks", "forms")
 COMPARED = ("shape", "device", "threads", "rank", "batch_size", "length", "labelled", "stream_batch_size",
-            "stream_batches", "repeats", "rounds")  # settings that all results of one file share
+            "repeats")  # settings that all results of one file share; those of the stream also --stream_batches
 FORMS = ("Wx + B(Ax)", "Wx + B(Ax), autograd", "(W+BA)x", "(W+BA)x, autograd")
 
 
@@ -132,6 +132,11 @@ def measure_in_turn(cases, settings):
 def run_part(part, settings, precisions, results):
     """Measures one part; adds {name: numbers} to `results[part]`."""
     rows = results.setdefault(part, {})
+
+    def add_in_turn(cases):
+        for name, numbers in measure_in_turn(cases, settings).items():
+            rows[name] = {**numbers, "rounds": settings.rounds}
+
     fixed = {"batches": "fixed", "batch_size": settings.batch_size, "length": settings.length,
              "labelled": settings.labelled}
     if part == "gradients":
@@ -141,20 +146,18 @@ def run_part(part, settings, precisions, results):
         for precision in precisions:
             cases = [(precision, "peft"), (precision, "layer"), (precision, "ours")]
             cases += [("bf16-weights", "peft")] if precision == "bf16" else []
-            rows.update(measure_in_turn({f"{p} {variant}": {"variant": variant, "precision": p, **fixed}
-                                         for p, variant in cases}, settings))
+            add_in_turn({f"{p} {variant}": {"variant": variant, "precision": p, **fixed} for p, variant in cases})
     elif part == "stream":
-        records = real_records(settings)
+        records, results["settings"]["stream_batches"] = real_records(settings), settings.stream_batches
         for precision in precisions:
             cases = ("peft", "random"), ("peft", "bucketed"), ("ours", "packed")
-            rows.update(measure_in_turn({f"{precision} {variant} {batches}": {
+            add_in_turn({f"{precision} {variant} {batches}": {
                 "variant": variant, "precision": precision, "batches": batches, **records}
-                for variant, batches in cases}, settings))
+                for variant, batches in cases})
     elif part == "ranks":
         cases = {variant: {"variant": variant} for variant in ("full-hf", "full")}
         cases |= {f"r = {rank}": {"variant": "ours", "rank": rank} for rank in (8, 16, 32, 64)}
-        rows.update(measure_in_turn({name: {"precision": "bf16", **case, **fixed} for name, case in cases.items()},
-                                    settings))
+        add_in_turn({name: {"precision": "bf16", **case, **fixed} for name, case in cases.items()})
     elif part == "forms":
         size = {"tiny": (64, 64), "gpt2": (768, 3072), "llama-1b": (2048, 8192)}[settings.shape]
         tokens, ranks = ([32], [4]) if settings.shape == "tiny" else ([64, 256, 1024, 4096], [8, 32, 128])
@@ -310,9 +313,9 @@ def draw(results, path):
     save_figure(figure, path)
 
 
-def earlier_results(path, settings):
+def earlier_results(path, settings, chosen):
     """What earlier calls measured, by part; InputError where the file is none of this script's, or holds results of
-    other settings.
+    other settings, beside which the chosen parts cannot stand.
     """
     here = {name: getattr(settings, name) for name in COMPARED}
     try:
@@ -320,6 +323,8 @@ def earlier_results(path, settings):
     except (ValueError, TypeError):
         raise InputError(f"{path} holds no results of this script; choose another --out") from None
     there = results.get("settings", {})
+    if "stream" in chosen and "stream" in results:
+        here["stream_batches"] = settings.stream_batches
     other = [f"--{name} {there.get(name)}, not {value}" for name, value in here.items() if there.get(name) != value]
     if other:
         raise InputError(f"{path} holds results of {'; '.join(other)}; choose another --out")
@@ -347,7 +352,9 @@ def main(settings):
     out = Path(settings.out)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "bench.json"
-    results = earlier_results(path, settings)
+    results = earlier_results(path, settings, chosen)
+    if not chosen and not any(part in results for part in PARTS):
+        raise InputError(f"{path} holds no results yet; leave out --only none to measure all, which takes a while")
     for part in PARTS:
         if part in chosen:
             run_part(part, settings, precisions, results)
@@ -355,10 +362,12 @@ def main(settings):
             os.replace(path.with_suffix(".tmp"), path)
     print(f"{settings.shape}, random weights, {settings.device}, {settings.threads} threads; step: "
           f"{settings.batch_size} x {settings.length} tokens, {settings.labelled:.0%} labelled, rank {settings.rank}; "
-          f"medians of {settings.repeats} passes, {settings.rounds} processes in turn\n")
+          f"medians of {settings.repeats} passes\n")
     for part in PARTS:
         if part in results:
-            print(f"### {part}\n\n{SHOW[part](results[part])}")
+            rounds = sorted({row.get("rounds", 1) for row in results[part].values()})
+            in_turn = f", median of {' or '.join(map(str, rounds))} processes in turn" if rounds != [1] else ""
+            print(f"### {part}{in_turn}\n\n{SHOW[part](results[part])}")
     draw(results, settings.figure or out / "bench.png")
 
 

@@ -123,6 +123,26 @@ def test_results_of_other_settings_and_unknown_parts_are_refused(tmp_path):
         bench.main(bench.Settings(only="speed", device="cpu", out=str(tmp_path)))
 
 
+def test_parts_measured_in_more_rounds_or_other_batches_stand_beside_each_other(tmp_path, capsys, monkeypatch):
+    row = {"forward_ms": 1, "backward_ms": 1, "step_ms": 2, "tokens": 9, "positions": 9, "peak_bytes": 1, "loss": 1}
+    monkeypatch.setattr(bench, "measure", lambda settings, **case: row)
+    monkeypatch.setattr(bench, "real_records", lambda settings: {})
+
+    def call(**settings):
+        bench.main(bench.Settings(device="cpu", threads=2, out=str(tmp_path), **settings))
+        return capsys.readouterr().out
+
+    with pytest.raises(bench.InputError, match="holds no results yet"):
+        call(only="none")
+    call(only="stream", precisions="fp32,bf16", stream_batches=2, rounds=2)  # README's commands, one after another
+    call(only="step", precisions="fp32-fast")
+    shown = call(only="step", precisions="bf16", rounds=3)
+    assert "### stream, median of 2 processes in turn\n" in shown
+    assert "### step, median of 1 or 3 processes in turn\n" in shown and shown == call(only="none")
+    with pytest.raises(bench.InputError, match="holds results of --stream_batches 2, not 3; choose another --out"):
+        call(only="stream")
+
+
 def test_a_measurement_runs_in_a_process_of_its_own():
     settings = bench.Settings(shape="tiny", device="cpu", threads=1, repeats=1)
     row = bench.measure(settings, what="step", variant="ours", batches="fixed", batch_size=2, length=10, labelled=0.5)
