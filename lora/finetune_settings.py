@@ -218,7 +218,11 @@ def run_command(main, read):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         sys.exit(141)
     except (InputError, OSError, RuntimeError, subprocess.CalledProcessError) as error:
-        message = str(error) if not isinstance(error, RuntimeError) else out_of_memory(error)
+        message = str(error)
+        if isinstance(error, RuntimeError):
+            message = out_of_memory(error)
+        elif isinstance(error, subprocess.CalledProcessError):  # a script of ours, which has said why
+            message = f"{Path(error.cmd[1]).name} ended with status {error.returncode}; see above"
         if message is None or getattr(settings, "debug", False):
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -327,6 +327,15 @@ def test_memory_is_measured_on_any_system(platform, monkeypatch):
     assert sweep.memory("cpu", reset=True) > 1e5
 
 
+def test_a_script_that_fails_is_named_without_its_flags(capsys):
+    def fail(_):
+        raise subprocess.CalledProcessError(2, [sys.executable, "/home/someone/lora/generate.py", "--base", "x" * 999])
+
+    with pytest.raises(SystemExit, match="2"):
+        sweep.run_command(fail, lambda: None)
+    assert capsys.readouterr().err == "error: generate.py ended with status 2; see above\n"
+
+
 @pytest.mark.parametrize("rank", [10**15, 10**18])
 def test_want_of_memory_is_one_line(base, tmp_path, rank):
     flags = ("--model_name_or_path", base / "tiny", "--data_path", base / "train.json", "--name", tmp_path / "large",
