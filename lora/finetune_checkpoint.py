@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from adapters import CONFIG, WEIGHTS
+from adapter_files import CONFIG, WEIGHTS
 from atomic_file import write_atomically
 from finetune_settings import InputError, Settings
 

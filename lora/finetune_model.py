@@ -6,7 +6,8 @@ from pathlib import Path
 import finetune_quiet  # noqa: F401  (before transformers)
 import torch
 import transformers
-from adapters import CONFIG, base_sha256, install_adapter, load_adapter, read_config
+from adapter_files import CONFIG, load_adapter, read_config
+from adapters import base_sha256, install_adapter
 from finetune_settings import InputError, Settings
 from fused_operations import fuse_operations
 from packing_check import pack_checked

@@ -7,7 +7,8 @@ import os
 import shutil
 from pathlib import Path
 
-from adapters import adapter_of, install_adapter, save_adapter
+from adapter_files import save_adapter
+from adapters import adapter_of, install_adapter
 from atomic_file import write_atomically
 from finetune_model import load_base
 from finetune_settings import TEMPLATES, InputError, Settings, run_folder, shareable

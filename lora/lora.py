@@ -327,7 +327,7 @@ def only_optimize_lora_parameters(model):
 
 
 def get_lora_state_dict(model) -> dict[str, Tensor]:
-    """Copies of the adapters' tensors by parameter name; alpha and rank are saved by adapters.py, beside them."""
+    """Copies of the adapters' tensors by parameter name; alpha and rank are saved by adapter_files.py, beside them."""
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items() if "lora_" in name}
 
 

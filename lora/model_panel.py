@@ -11,7 +11,8 @@ from contextlib import closing
 from pathlib import Path
 
 import torch
-from adapters import CONFIG, base_sha256, check_base, install_adapter, load_adapter
+from adapter_files import CONFIG, load_adapter
+from adapters import base_sha256, check_base, install_adapter
 from decoding import PromptTooLongError, complete, end_tokens
 from finetune_model import choose_device, choose_dtype, load_base, load_tokenizer
 from finetune_output import load_template

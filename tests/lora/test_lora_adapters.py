@@ -7,14 +7,8 @@ import struct
 import peft
 import pytest
 import torch
-from adapters import (
-    adapter_of,
-    base_sha256,
-    combine_adapters,
-    install_adapter,
-    load_adapter,
-    save_adapter,
-)
+from adapter_files import load_adapter, save_adapter
+from adapters import adapter_of, base_sha256, combine_adapters, install_adapter
 from finetune_settings import InputError
 from safetensors.torch import load_file, save_file
 

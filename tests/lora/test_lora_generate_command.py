@@ -12,7 +12,8 @@ import adapters
 import model_panel
 import pytest
 import torch
-from adapters import adapter_of, save_adapter
+from adapter_files import save_adapter
+from adapters import adapter_of
 from finetune_output import save_template
 from finetune_settings import InputError
 from instructions import encode_records
