@@ -14,6 +14,7 @@ Shapes: R rank, in / out features; PEFT's lora_A is A^T (R, in), lora_B is B^T (
 import json
 import math
 from pathlib import Path
+from statistics import mode
 
 import regex
 import torch
@@ -62,7 +63,7 @@ def peft_config(adapter: Adapter, model=None) -> dict:
     alphas = {
         name: tidy(branch.scaling * divisor(ranks[name], adapter.rslora)) for name, branch in adapter.branches.items()
     }
-    rank, alpha = next(iter(ranks.values())), next(iter(alphas.values()))
+    rank, alpha = mode(ranks.values()), mode(alphas.values())  # the patterns name the layers that have others
     targets, conv1d = sorted(ranks), False
     if model is not None:
         layers = {**linear_layers(model), **lora_layers(model)}

@@ -93,6 +93,23 @@ def test_tied_embedding_is_untouched_and_not_saved(make_model, randomise, tmp_pa
     ]
 
 
+def test_the_patterns_name_the_few_layers_that_differ(make_model, randomise, tmp_path):
+    base = make_model("llama")
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
+                             rank_pattern={r"layers\.0\.self_attn\.q_proj": 2},
+                             alpha_pattern={r"layers\.0\.self_attn\.q_proj": 5})
+    theirs = randomise(peft.get_peft_model(copy.deepcopy(base), config)).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = install_adapter(copy.deepcopy(base), load_adapter(tmp_path / "theirs", base))
+    save_adapter(adapter_of(ours), tmp_path / "ours", ours)
+    saved = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())
+    assert (saved["r"], saved["lora_alpha"]) == (4, 6)
+    assert saved["rank_pattern"] == {"model.layers.0.self_attn.q_proj": 2}
+    assert saved["alpha_pattern"] == {"model.layers.0.self_attn.q_proj": 5}
+    again = peft.PeftModel.from_pretrained(copy.deepcopy(base), tmp_path / "ours").eval()
+    torch.testing.assert_close(again(IDS).logits, theirs(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
 def test_a_part_of_the_layers_is_named_in_full(make_model, randomise, tmp_path):
     base = make_model("qwen3")
     ours = adapted(copy.deepcopy(base), randomise, pattern="layers.1.mlp")
