@@ -13,15 +13,8 @@ from curves import plot_run
 from decoding import complete, end_tokens
 from finetune_settings import Settings
 from packed_attention import own_attention
-from prompts import last_tokens, render, tokenize_prompts
+from prompts import SEED_INSTRUCTIONS, last_tokens, render, tokenize_prompts
 from torch.utils.tensorboard import SummaryWriter
-
-PROMPTS = (  # the seed's four
-    "Give three tips for a good meal.",
-    "Write a poem about a delicious night.",
-    "Write a tweet describing your capabilities.",
-    "Pretend you are an alien visiting Earth. Write three opinions you believe.",
-)
 
 
 class Journal:
@@ -117,7 +110,7 @@ def answers(s: Settings, model, tokenizer, data) -> str:
     """The model's answers to the seed's prompts and to the first evaluation records, at temperature 0.7 and top-p
     0.92.
     """
-    asked = [(prompt, "", None) for prompt in PROMPTS]
+    asked = [(instruction, "", None) for instruction in SEED_INSTRUCTIONS]
     asked += [(record["instruction"], record.get("input", ""), record["output"]) for record in data.show]
     texts = [render(data.template, instruction, extra, "", tokenizer)[0] for instruction, extra, _ in asked]
     context = getattr(model.config, "max_position_embeddings", None) or 1 << 30

@@ -21,14 +21,10 @@ from typing import Literal
 
 import tyro
 from finetune_settings import ROOT, TEMPLATES, InputError, run_command
+from prompts import SEED_INSTRUCTIONS, SENTIMENT, question, schema_of
 
 PROMPTS = {
-    "seed": (
-        "Give three tips for a good meal.",
-        "Write a poem about a delicious night.",
-        "Write a tweet describing your capabilities.",
-        "Pretend you are an alien visiting Earth. Write three opinions you believe.",
-    ),
+    "seed": SEED_INSTRUCTIONS,
     "stories": (
         "Tell me a story about a kind girl named Mia who finds a key.",
         "Name three animals.",
@@ -117,7 +113,6 @@ def chosen_prompts(settings):
 def asking_records(path):
     """The records of a file; those of {"text", "label"} ask for the sentiment, and get a check of the reply."""
     from instructions import read_records
-    from prompts import SENTIMENT, schema_of
 
     records = read_records(path)
     for number, record in enumerate(records, 1):
@@ -132,7 +127,6 @@ def asking_records(path):
 
 def show(panel, records, seed):
     """Prints every model's reply to each record."""
-    from prompts import question
     from side_by_side import side_by_side
 
     width, terminal = shutil.get_terminal_size().columns, sys.stdout.isatty()
@@ -168,7 +162,6 @@ def write_replies(panel, records, settings):
     """Every model's greedy reply to every record, as JSONL in the file --replies (whole or not at all)."""
     from atomic_file import write_atomically
     from finetune_output import writable_parent
-    from prompts import question
 
     path, kept = Path(settings.replies), ("family", "instruction", "input", "output", "messages", "check")
     writable_parent(path, "--replies")
@@ -186,7 +179,6 @@ def serve(panel):
         import gradio
     except ImportError:
         raise InputError("--web needs gradio, which is not installed: pip install gradio") from None
-    from prompts import question
 
     first = chosen_prompts(panel.settings)[0]
 

@@ -14,6 +14,12 @@ from finetune_settings import InputError
 SCHEMAS = (("instruction", "output"), ("messages",), ("prompt", "completion"), ("text",))
 MARK = "\ufdd0"  # a code point that no text has
 SENTIMENT = (" negative", " positive")
+SEED_INSTRUCTIONS = (
+    "Give three tips for a good meal.",
+    "Write a poem about a delicious night.",
+    "Write a tweet describing your capabilities.",
+    "Pretend you are an alien visiting Earth. Write three opinions you believe.",
+)
 ALPACA_HEAD = "Below is an instruction that describes a task"
 ALPACA_TAIL = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
 
@@ -49,7 +55,7 @@ def prompt_and_answer(record: dict, template: str, tokenizer) -> tuple[str, str]
     return render(template, record["instruction"], record.get("input", ""), record.get("output", ""), tokenizer)
 
 
-def question(record):
+def question(record: dict) -> str:
     """What a record asks, as a reader is shown it, without the words of a template."""
     schema = schema_of(record)
     if schema == "messages":
