@@ -1,5 +1,7 @@
 """Hugging Face folders in and out: GPT-2, Llama, Qwen2 (with biases of q, k, v) and Qwen3 (with QK-norm).
 
+Mistral without a sliding window is read too, and written as the Llama that it is.
+
     python pretrain/convert.py data/runs/pretrain/stories data/models/stories    # a run's newest checkpoint -> a folder
     python pretrain/convert.py gpt2 data/models/gpt2                             # a model of the hub -> a folder
     python pretrain/convert.py data/models/stories /tmp/copy                     # a folder, read and written again

@@ -1,5 +1,7 @@
 """Our configuration and tensors as Hugging Face has them, GPT-2, Llama, Qwen2 and Qwen3, and the way back.
 
+A Mistral without a sliding window computes what a Llama does; it is read, and written as a Llama.
+
 Shapes: C channels, V vocabulary; GPT-2's Conv1D keeps its weights (in, out), everybody else (out, in).
 """
 
@@ -9,6 +11,8 @@ ACTIVATIONS = {"gelu": "gelu_new", "relu2": "relu2", "silu": "silu"}  # ours -> 
 # What we read back as "gelu": the tanh form under its three names.
 OUR_ACTIVATIONS = {"gelu_new": "gelu", "gelu_pytorch_tanh": "gelu", "gelu_fast": "gelu", "relu2": "relu2",
                    "silu": "silu"}
+# The families that we read, and the end-of-text that transformers takes where config.json names none.
+ENDS = {"gpt2": 50256, "llama": 2, "mistral": 2, "qwen2": None, "qwen3": None}
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0}  # what rotary_table takes these for
 
 
@@ -115,10 +119,10 @@ def our_config(hf: dict, where: str) -> GPTConfig:
             raise InputError(f"{where}: {field} = {value!r} must be of type {kind.__name__}")
         return kind(value)
 
-    kind = hf.get("model_type")
-    if kind not in ("gpt2", "llama", "qwen2", "qwen3"):
-        raise InputError(f"{where}: model_type {kind!r} is not supported, only 'gpt2', 'llama', 'qwen2' and 'qwen3'")
-    ends = hf.get("eos_token_id", {"gpt2": 50256, "llama": 2}.get(kind))  # as transformers has it
+    kind = read("model_type", str, None)
+    if kind not in ENDS:
+        raise InputError(f"{where}: model_type {kind!r} is not supported, only {', '.join(map(repr, ENDS))}")
+    ends = hf.get("eos_token_id", ENDS[kind])
     end = (ends or [None])[0] if isinstance(ends, list) else ends
     vocab_size, end = read("vocab_size", int), read("eos_token_id", int, None, fields={"eos_token_id": end})
     shared = {"vocab_size": vocab_size, "tied": read("tie_word_embeddings", bool, kind == "gpt2"),
@@ -146,7 +150,9 @@ def our_config(hf: dict, where: str) -> GPTConfig:
                          "rope_original": read("original_max_position_embeddings", int, fields=rope)}
         require("hidden_act", ("silu",), "silu")
         require("use_sliding_window", (False,), False)
-        bias = kind != "qwen2" and read("attention_bias", bool, False)
+        if kind == "mistral":
+            require("sliding_window", (None,), 4096)
+        bias = kind in ("llama", "qwen3") and read("attention_bias", bool, False)
         mlp_bias = kind == "llama" and read("mlp_bias", bool, False)
         if bias != mlp_bias:
             raise InputError(f"{where}: biases in some layers only, attention_bias = {bias} and mlp_bias = {mlp_bias}, "

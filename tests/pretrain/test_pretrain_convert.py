@@ -135,7 +135,8 @@ def test_refusals(tmp_path):
     folder = tmp_path / "model"
     export(random_model(**LLAMA), None, folder)
     config = json.loads((folder / "config.json").read_text())
-    for change, message in [({"model_type": "bert"}, "model_type 'bert'"), ({"hidden_act": "gelu"}, "hidden_act"),
+    for change, message in [({"model_type": "bert"}, "model_type 'bert'"), ({"model_type": []}, r"model_type = \[\]"),
+                            ({"hidden_act": "gelu"}, "hidden_act"),
                             ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling 'yarn'"),
                             ({"num_hidden_layers": 3}, "model.layers.2.input_layernorm.weight is missing"),
                             ({"num_hidden_layers": 1}, "have no place in the model"),
@@ -195,6 +196,28 @@ def test_only_an_export_is_replaced(names, tmp_path):
         check_target(mine / names[0])
     export(random_model(), None, tmp_path / "new")
     export(random_model(), None, tmp_path / "new")
+
+
+def test_mistral_without_a_window_is_a_llama(tmp_path):
+    """The same tensors and the same function; with a window, also where the field is absent (4,096), it is not."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(1)
+    reference = MistralForCausalLM(MistralConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=101,
+        intermediate_size=48, max_position_embeddings=64, sliding_window=None)).eval()
+    reference.save_pretrained(tmp_path / "a")
+    tokens = torch.randint(101, (2, 40))
+    main(Settings(str(tmp_path / "a"), tmp_path / "b"))
+    assert type(theirs(tmp_path / "b")).__name__ == "LlamaForCausalLM"
+    for logits in (load(tmp_path / "a")(tokens), theirs(tmp_path / "b")(tokens).logits):
+        assert torch.allclose(logits, reference(tokens).logits, atol=1e-4)
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config.pop("sliding_window") is None
+    for change in ({}, {"sliding_window": 4096}):
+        (tmp_path / "a" / "config.json").write_text(json.dumps(config | change))
+        with pytest.raises(InputError, match="sliding_window = 4096 is not supported, only None"):
+            load(tmp_path / "a")
 
 
 def test_unscaled_attention_of_gpt2_is_refused(tmp_path):
