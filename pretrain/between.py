@@ -30,7 +30,7 @@ class Between:
 
             architecture(model.config)
             check_target(settings.export)
-            self.special = kept_ends(settings.init_from, model.config.end_of_text)
+            self.generation = kept_generation(settings.init_from, model.config.end_of_text)
         self.tokenizer = None
         if settings.choices or settings.prompt:
             self.tokenizer = val_split.tokenizer
@@ -109,7 +109,7 @@ class Between:
             if settings.init_from:
                 card += f" It began with the weights of `{Path(settings.init_from).name}`."
             tokenizer = tokenizer_folder(self.val_split.manifest)
-            arguments = self.whole_model(), tokenizer, settings.export, card, self.special
+            arguments = self.whole_model(), tokenizer, settings.export, card, self.generation
             self.world.agree(export if self.world.main else checkpoint.nothing, *arguments)
             self.log.say(f"exported to {settings.export}")
 
@@ -181,19 +181,19 @@ class Between:
         return copy
 
 
-def kept_ends(source: str | None, end_of_text: int | None) -> dict:
-    """What begins and ends texts for the model `source` that is trained further, and the data's end beside it."""
-    from convert import locate, special_tokens
+def kept_generation(source: str | None, end_of_text: int | None) -> dict:
+    """How the model `source` that is trained further generates, with the data's end beside its own."""
+    from convert import generation_settings, locate
 
     try:
-        special = special_tokens(locate(source)) if source else {}
+        generation = generation_settings(locate(source)) if source else {}
     except InputError:  # a run that goes on without the model that it began with
-        special = {}
-    ends = special.get("eos_token_id")
+        generation = {}
+    ends = generation.get("eos_token_id")
     if ends is not None and end_of_text is not None:
         ends = ends if isinstance(ends, list) else [ends]
-        special["eos_token_id"] = [*ends, *([] if end_of_text in ends else [end_of_text])]
-    return special
+        generation["eos_token_id"] = [*ends, *([] if end_of_text in ends else [end_of_text])]
+    return generation
 
 
 def due(step: int, every: int) -> bool:

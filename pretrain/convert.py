@@ -114,14 +114,17 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def special_tokens(folder: Path) -> dict:
-    """The bos and eos ids of generation_config.json, or else of config.json; eos may be a list. Empty for a run."""
-    ids = {}
+def generation_settings(folder: Path) -> dict:
+    """What generation_config.json says, its bos and eos ids or else config.json's; eos may be a list. {} for a run."""
+    settings = {}
     for name in ("config.json", "generation_config.json"):
         if (folder / name).exists():
-            ids |= {key: value for key, value in read_json(folder / name).items()
-                    if key in ("bos_token_id", "eos_token_id") and value is not None}
-    return ids
+            settings |= {key: value for key, value in read_json(folder / name).items() if value is not None
+                         and (name == "generation_config.json" or key in ("bos_token_id", "eos_token_id"))}
+    ends = settings.get("eos_token_id", [])
+    if not all(type(end) is int for end in (ends if isinstance(ends, list) else [ends])):
+        raise InputError(f"{folder}: eos_token_id = {ends!r} must be a token's id or a list of them")
+    return settings
 
 
 def model_card(config: GPTConfig, parameters: int, card: str | dict) -> str:
@@ -172,11 +175,11 @@ def check_target(out: Path):
 
 
 def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: str | dict = "",
-           special: dict | None = None):
+           generation: dict | None = None):
     """Write `model` (a GPT) as a Hugging Face folder that appears at once and whole.
 
-    Logits equal ours to 1e-4 in fp32. `special` holds bos and eos ids for generation that are not both the end-of-text,
-    as special_tokens gives them.
+    Logits equal ours to 1e-4 in fp32. `generation` is what generation_config.json says beside the end-of-text as bos
+    and eos, or instead, as generation_settings gives it.
     An earlier export is replaced; any other non-empty folder is refused (check_target).
     """
     from safetensors.torch import save_file
@@ -189,8 +192,8 @@ def export(model, tokenizer_dir: str | Path | None, out_dir: str | Path, card: s
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         (part / "config.json").write_text(json.dumps(hf_config(config), indent=2) + "\n")
-        ids = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text} | (special or {})
-        (part / "generation_config.json").write_text(json.dumps(ids, indent=2) + "\n")
+        generation = {"bos_token_id": config.end_of_text, "eos_token_id": config.end_of_text} | (generation or {})
+        (part / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
         text = model_card(config, sum(t.numel() for t in tensors.values()), card)
         (part / "README.md").write_text(text, encoding="utf-8")
         for name in TOKENIZER_FILES if tokenizer_dir else ():
@@ -292,7 +295,7 @@ def main(settings: Settings):
     if tokens > model.config.vocab_size:
         raise InputError(f"--tokenizer {tokenizer} has {tokens:,} tokens, the model only {model.config.vocab_size:,}")
     export(model, tokenizer, settings.out, f"Converted from `{Path(settings.source).name}`.",
-           special=special_tokens(source))
+           generation=generation_settings(source))
     print(f"{architecture(model.config)} with {model.parameter_count():,} parameters -> {settings.out}"
           + ("" if tokenizer else "; no tokenizer found, give one with --tokenizer")
           + (f"; {DOCUMENT_MASK}" if model.config.document_mask else ""))

@@ -190,7 +190,7 @@ def main(settings: Settings):
             raise InputError(f"--prompt_file {settings.prompt_file} is not UTF-8: {error}") from None
     check(settings)
     import torch
-    from convert import load_any, locate, read_tokenizer, special_tokens
+    from convert import generation_settings, load_any, locate, read_tokenizer
     from world import choose_dtype, prepare_loops
 
     device = choose_device(settings.device)
@@ -199,7 +199,7 @@ def main(settings: Settings):
     model, folder = load_any(source, dtype)
     tokenizer = read_tokenizer(folder, settings.source)
     prepare_loops(device, dtype)
-    model, ends = model.to(device), special_tokens(source).get("eos_token_id", model.config.end_of_text)
+    model, ends = model.to(device), generation_settings(source).get("eos_token_id", model.config.end_of_text)
     ends = {*ends} if isinstance(ends, list) else {ends} - {None}
     prompts = [tokenizer.encode(text).ids or [model.config.end_of_text] for text in settings.prompt]
     if [None] in prompts:

@@ -233,13 +233,19 @@ def test_conversion_keeps_what_belongs_to_tokenizer_and_generation(tmp_path):
     files = {"tokenizer.json": "{}", "chat_template.jinja": "{{ messages }}", "added_tokens.json": '{"<x>": 100}'}
     for name, text in files.items():
         (tmp_path / "a" / name).write_text(text)
-    ids = {"bos_token_id": 3, "eos_token_id": [7, 9]}
-    (tmp_path / "a" / "generation_config.json").write_text(json.dumps(ids | {"pad_token_id": 1}))
+    generation = {"bos_token_id": 3, "eos_token_id": [7, 9], "pad_token_id": 1, "do_sample": True, "temperature": 0.6,
+                  "repetition_penalty": 1.05}
+    (tmp_path / "a" / "generation_config.json").write_text(json.dumps(generation | {"top_k": None}))
     main(Settings(str(tmp_path / "a"), tmp_path / "b"))
-    assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == ids
+    assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == generation
     assert {name: (tmp_path / "b" / name).read_text() for name in files} == files
     assert load(tmp_path / "b").config.end_of_text == 7
     assert theirs(tmp_path / "b").generation_config.eos_token_id == [7, 9]
+    assert theirs(tmp_path / "b").generation_config.repetition_penalty == 1.05
+    for ends in ("7", [[7]], {}, [7.5]):
+        (tmp_path / "a" / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+        with pytest.raises(InputError, match="must be a token's id or a list of them"):
+            main(Settings(str(tmp_path / "a"), tmp_path / "b"))
     (tmp_path / "a" / "generation_config.json").unlink()  # then config.json's count
     main(Settings(str(tmp_path / "a"), tmp_path / "b"))
     assert json.loads((tmp_path / "b" / "generation_config.json").read_text()) == {"bos_token_id": 7, "eos_token_id": 7}

@@ -336,7 +336,7 @@ def test_a_token_that_begins_every_text_and_several_that_end_it(tmp_path, monkey
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     model = GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=32, end_of_text=3, vocab_size=5))
-    export(model, tmp_path, tmp_path / "model", special={"bos_token_id": 0, "eos_token_id": [3, 4]})
+    export(model, tmp_path, tmp_path / "model", generation={"bos_token_id": 0, "eos_token_id": [3, 4]})
     asked = []
     monkeypatch.setattr("sample.generate", lambda _, prompts, **options: asked.append((prompts, options)) or [[2]])
     main(Settings(str(tmp_path / "model"), prompt=("b",)))
