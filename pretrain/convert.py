@@ -96,7 +96,8 @@ def download(name: str) -> Path:
 
     try:
         wanted = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        twice = ["*consolidated*"]  # Mistral's weights once more, under names of their own
+        return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=twice))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} is neither a folder nor a model that the hub gives: {reason}\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from convert import Settings, check_target, export, load, load_run, main
+from convert import Settings, check_target, export, load, load_run, locate, main
 from hf_format import architecture, hf_tensors
 from model import GPT
 from presets import GPTConfig, InputError
@@ -218,6 +218,22 @@ def test_mistral_without_a_window_is_a_llama(tmp_path):
         (tmp_path / "a" / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(InputError, match="sliding_window = 4096 is not supported, only None"):
             load(tmp_path / "a")
+
+
+def test_the_hub_gives_each_weight_once_and_no_pickle(tmp_path, monkeypatch):
+    """The files of mistralai/Mistral-7B-v0.3, and a pickle."""
+    import huggingface_hub
+    from huggingface_hub.utils import filter_repo_objects
+
+    listed = ["README.md", "config.json", "consolidated.safetensors", "generation_config.json",
+              "model-00001-of-00001.safetensors", "model.safetensors.index.json", "params.json", "pytorch_model.bin",
+              "tokenizer.json", "tokenizer.model"]
+    fetched = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **patterns: fetched.extend(
+        filter_repo_objects(listed, **patterns)) or tmp_path)
+    assert locate("someone/of-no-folder") == tmp_path
+    assert fetched == ["config.json", "generation_config.json", "model-00001-of-00001.safetensors",
+                       "model.safetensors.index.json", "params.json", "tokenizer.json", "tokenizer.model"]
 
 
 def test_unscaled_attention_of_gpt2_is_refused(tmp_path):
