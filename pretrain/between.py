@@ -56,8 +56,11 @@ class Between:
     def before_steps(self, progress):
         """The loss of the untrained model; or what a signal kept back in the last step of the run that goes on."""
         settings, step = self.settings, progress.step
-        if step == 0 or due(step, settings.eval_every):
+        if step == 0:
             self.evaluate(progress)
+        elif progress.evaluated != step and (due(step, settings.eval_every) or due(step, settings.save_every)):
+            self.evaluate(progress)
+            self.save(progress)  # it may be the best
         if step:
             self.make_up(progress, due(step, settings.choices_every), due(step, settings.sample_every))
 

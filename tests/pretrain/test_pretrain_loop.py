@@ -387,6 +387,32 @@ def test_what_a_signal_kept_back_is_made_up_for(words, tmp_path, capsys, monkeyp
     assert (settings.out / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
 
 
+@pytest.mark.parametrize("eval_every", [2, 0])
+def test_the_checkpoint_of_a_signal_may_be_the_best(eval_every, words, tmp_path, capsys, monkeypatch):
+    """Step 2 of 6 is the best, by losses that are made up; a signal stops the run there."""
+    changes = {"eval_every": eval_every, "save_every": 2, "keep": 1, "max_steps": 6}
+    found = iter([9.0, 1.0, 5.0, 5.0] * 2)
+    monkeypatch.setattr(between, "validation_loss",
+                        lambda *_: {"val_loss": next(found), "val_bpb": 1.0, "val_tokens": 1})
+    after = between.Between.after_step
+
+    def stopped(self, progress, by):
+        after(self, progress, by or (signal.SIGTERM if progress.step == 2 else 0))
+        if progress.step == 2:
+            raise InputError("stopped")
+
+    settings = tiny_settings(words / "data", tmp_path / "run", **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(between.Between, "after_step", stopped)
+        assert main(settings, capsys)[0] == 2
+    for out in (tmp_path / "run", tmp_path / "whole"):
+        status, text = main(dataclasses.replace(settings, out=out), capsys)
+        assert status == 0
+        assert f"the best was {out / 'checkpoints' / 'step_00000002'}, validation loss 1.0000" in text
+        assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_00000002", "step_00000006"]
+        assert metrics(out, "val_loss") == {0: 9.0, 2: 1.0, 4: 5.0, 6: 5.0}
+
+
 def test_repeating_a_finished_run_leaves_it_alone(words, tmp_path, capsys):
     settings = tiny_settings(words / "data", tmp_path / "run", max_steps=3, prompt="1 2",
                              choices=words / "choices.jsonl")
