@@ -31,6 +31,7 @@ from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, 
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
+Parts = list[tuple[int, int, str | None]]  # (start, end, special token or None)
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
 AT_ONCE = 1 << 19  # characters of text that are encoded at a time
@@ -234,10 +235,8 @@ class Tokenizer:
         allowed = dict.fromkeys(known if allowed == "all" else [*allowed, *self.vocabulary.added])
         return list(allowed), [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
 
-    def _parts(
-        self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]
-    ) -> list[tuple[int, int, str | None]]:
-        """(start, end, special token or None) over all of data[:size]. SpecialTokenInText for a disallowed one."""
+    def _parts(self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]) -> Parts:
+        """All of data[:size] in parts. SpecialTokenInText for a disallowed one."""
         if size > LONGEST:
             raise InputError(f"text: {size:,} bytes without a place to cut; at most 2 GiB can be encoded at once")
         if not allowed and not disallowed:
@@ -266,19 +265,20 @@ class Tokenizer:
         self, text: str | bytes, start: int, end: int, allowed: list[str], disallowed: list[str]
     ) -> np.ndarray:
         """Ids of text[start:end], which no piece and no special token crosses the ends of."""
-        if self.vocabulary.normalizer:
-            text = self._normalised(text[start:end])
-            start, end = 0, len(text)
         try:
             cache = self._caches.pop()
         except IndexError:
             cache = PieceCache()
         try:
             data, size = cache.load(text, start, end)
+            parts = self._parts(data, size, allowed, disallowed)
+            if self.vocabulary.normalizer:
+                normal, parts = self._normalised(data[:size].tobytes(), parts)
+                data, size = cache.load(normal, 0, len(normal))
             if self.vocabulary.missing_bytes:
                 self._refuse_missing(data[:size])
             out, at = cache.room(size), 0
-            for begin, stop, special in self._parts(data, size, allowed, disallowed):
+            for begin, stop, special in parts:
                 if special is not None:
                     out[at] = self.vocabulary.special_tokens[special]
                     at += 1
@@ -289,21 +289,26 @@ class Tokenizer:
         finally:  # warm for the next text, also where this one was refused
             self._caches.append(cache)
 
-    def _normalised(self, text: str | bytes) -> bytes:
-        """The text in the vocabulary's normal form, but for its special tokens, which what follows them stays apart of.
+    def _normalised(self, data: bytes, parts: Parts) -> tuple[bytes, Parts]:
+        """The text in the vocabulary's normal form, and its parts there.
 
+        Special tokens stay as they are, and what only becomes like one is none: the Kelvin sign is K in NFC, and
+        nobody looks for it in a text that is to hold no [MASK]. Those of `vocabulary.added` are found there as well.
         A part between two cuts is normalised as within the whole: at white space, and beside special tokens, nothing
         is joined.
         """
-        data, form = to_bytes(text), self.vocabulary.normalizer
-        return b"".join(
-            data[start:end]
-            if special is not None
-            else unicodedata.normalize(form, data[start:end].decode("utf-8", "surrogateescape")).encode(
-                "utf-8", "surrogateescape"
-            )
-            for start, end, special in split_specials(data, self.vocabulary.special_tokens)
-        )
+        form, texts, normal_parts, at = self.vocabulary.normalizer, [], [], 0
+        for start, end, special in parts:
+            if special is not None:
+                texts.append(data[start:end])
+                normal_parts.append((at, at + end - start, special))
+            else:
+                normal = unicodedata.normalize(form, data[start:end].decode("utf-8", "surrogateescape"))
+                texts.append(normal.encode("utf-8", "surrogateescape"))
+                within = split_specials(texts[-1], self.vocabulary.added)
+                normal_parts += [(at + begin, at + stop, added) for begin, stop, added in within]
+            at += len(texts[-1])
+        return b"".join(texts), normal_parts
 
     def _refuse_missing(self, data: np.ndarray) -> None:
         """InputError for a byte without a token."""

@@ -529,3 +529,17 @@ def test_a_tokenizer_that_normalises_is_theirs_and_decodes_to_the_normal_form(pa
     assert tokenizer.encode(b"e\xcc\x81\xff") == tokenizer.encode("é".encode() + b"\xff")
     with pytest.raises(InputError, match="NFC changes texts, but they are counted as they are"):
         fast.extend(vocabulary, fast.count(["some text"], pattern, ("<|endoftext|>",), texts=True), 800)
+
+
+def test_what_only_becomes_a_special_token_when_normalised_is_none():
+    """The Kelvin sign is K in NFC (Cohere's have a K: <|END_OF_TURN_TOKEN|>); tokens that are not special are found."""
+    theirs = hugging_face(specials=["<|TOKEN|>", "\u0301x"])
+    theirs.normalizer = tokenizers.normalizers.NFC()
+    theirs.add_tokens(["café"])
+    tokenizer = Tokenizer(formats.parse_tokenizer_json(theirs.to_str()))
+    kelvin = "<|TO\u212aEN|>"
+    for text in (kelvin, f"a<|TOKEN|>b\u212a{kelvin} <|TOKEN|>\u0301", "\u0344x \u0301x", "un cafe\u0301"):
+        ids = tokenizer.encode(text, allowed_special="all")
+        assert ids == theirs.encode(text).ids, text
+        assert tokenizer.decode(ids) == unicodedata.normalize("NFC", text), text
+    assert 0 not in tokenizer.encode(kelvin)
