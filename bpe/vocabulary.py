@@ -59,8 +59,17 @@ def check_size(vocab_size: int, special_tokens: Collection[str] = (), name: str 
 
 
 def to_bytes(text: str | bytes) -> bytes:
-    """UTF-8 of a str. Lone surrogates become the three bytes of their code point, so that none is lost."""
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+    """UTF-8 of a str. Lone surrogates become the three bytes of their code point, so that none is lost.
+
+    InputError for what is no text: bytes(3) would be three zeros.
+    """
+    if isinstance(text, str):
+        return text.encode("utf-8", "surrogatepass")
+    try:
+        return bytes(memoryview(text))
+    except TypeError:
+        kind = type(text).__name__
+        raise InputError(f"text: {repr(text)[:40]} is neither str nor bytes, but of type {kind}") from None
 
 
 def mapped_code_points() -> list[int]:

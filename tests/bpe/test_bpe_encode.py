@@ -377,6 +377,20 @@ def test_one_text_in_place_of_several_is_not_its_letters(gpt2):
             gpt2.decode(ids)
 
 
+def test_numbers_are_no_text(gpt2):
+    """To bytes() a number is that many zeros: ids, or a column of a data set, would be counted and encoded as such."""
+    for call in (
+        lambda: list(gpt2.encode_stream([15496, 995])), lambda: fast.train([15496, 995], 300, texts=True),
+        lambda: BasicTokenizer().train(15496, 300),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=r"^text: 15496 is neither str nor bytes, but of type int$"):
+            call()
+    with pytest.raises(InputError, match=r"^text: None is neither str nor bytes, but of type NoneType$"):
+        fast.train(["one", None], 300, texts=True)
+    ids, = gpt2.encode_stream([b"Hel", bytearray(b"lo"), memoryview(b" world")])
+    assert ids.tolist() == [15496, 995]
+
+
 def test_a_special_token_in_the_text_is_named_by_the_error():
     vocabulary = Vocabulary.build(range(256), [], ["<|im:start|>"])
     with pytest.raises(SpecialTokenInText) as caught:
