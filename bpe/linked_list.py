@@ -1,6 +1,6 @@
 """BPE in O(n log n) and plain Python: a heap of pairs, and the text as a doubly linked list.
 
-    python bpe/run.py bench --only no_split       # against minbpe's BasicTokenizer
+    python bpe/run.py bench --only train_unsplit      # against minbpe's BasicTokenizer
     >>> tokenizer = LinkedListTokenizer()
     >>> tokenizer.train("low lower lowest", vocab_size=259)
     >>> tokenizer.encode("lower low")
