@@ -50,8 +50,6 @@ def portable(pattern: str | None) -> str | None:
         return pattern
     if pattern in NAMES:
         return NAMES[pattern]
-    if re.fullmatch(r"[\w-]+", pattern):
-        raise InputError(f"pattern: {pattern!r} is none of gpt2, gpt4 and none, and no expression that cuts text")
     compile_pattern(pattern)
 
     def rewritten(match: re.Match) -> str:

@@ -34,11 +34,13 @@ IS_SPACE[list(b"\t\n\v\f\r ")] = True
 
 @lru_cache(maxsize=64)
 def compile_pattern(pattern: str) -> regex.Pattern | None:
-    """Compiled pattern, None for "none". Raises InputError if it is not a regular expression."""
+    """Compiled pattern, None for "none". Raises InputError if it is not a regular expression, or only a name."""
     if pattern == "none":
         return None
     if not isinstance(pattern, str) or not pattern:
         raise InputError(f"pattern: {pattern!r} is neither gpt2, gpt4, none nor a regular expression")
+    if pattern not in PATTERN_OF and re.fullmatch(r"[\w-]+", pattern):
+        raise InputError(f"pattern: {pattern!r} is none of gpt2, gpt4 and none, and no expression that cuts text")
     try:
         return regex.compile(PATTERN_OF.get(pattern, pattern))
     except regex.error as error:

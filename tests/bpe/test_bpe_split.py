@@ -136,7 +136,7 @@ def test_text_the_pattern_skips_is_kept():
 
 
 def test_patterns_that_are_none():
-    for pattern in ("(", "", "[a"):
+    for pattern in ("(", "", "[a", "GPT4", "cl100k_base", "gpt-2"):  # a name would be searched for in the text
         with pytest.raises(InputError, match="pattern"):
             split_pieces(b"text", pattern)
 
