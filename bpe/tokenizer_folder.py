@@ -10,6 +10,7 @@ The folder data/tokenizer/NAME/ holds
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import formats
@@ -133,9 +134,11 @@ def save(vocabulary: Vocabulary, folder: str | Path) -> list[str]:
     """Write the folder; the names of its files. A kill at any moment leaves the old tokenizer or the new, never a mix
     (but in the folder where we stand, or one with subfolders: see folder_swap.py).
 
-    Whatever else the user keeps in the folder stays there; InputError as of `check`.
+    Whatever else the user keeps in the folder stays there; InputError as of `check`, and for a pattern that `load` and
+    Hugging Face's tokenizers would not read as we do: it names what to put in its place.
     """
     check(folder)
+    vocabulary = replace(vocabulary, pattern=portable(vocabulary.pattern))
     folder = Path(folder)
     name = folder.resolve().name
     contents = files(vocabulary, name)

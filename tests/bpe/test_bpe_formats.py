@@ -174,6 +174,17 @@ def test_splits_of_other_tools_that_mean_something_else_here_are_refused(small, 
         tokenizer_folder.load(path)
 
 
+def test_what_is_saved_can_be_loaded(small, tmp_path):
+    with pytest.raises(InputError, match=r"\\w means something else.*write \[\\p\{L\}"):
+        tokenizer_folder.save(dataclasses.replace(small, pattern=r"\w+|\W"), tmp_path / "t")
+    assert not list(tmp_path.iterdir())
+    trained = fast.train([TEXT], 300, pattern=r"\p{N}{1,3}+|[^\p{N}]+", texts=True)
+    tokenizer_folder.save(trained, tmp_path / "t")
+    loaded = tokenizer_folder.load(tmp_path / "t")
+    assert loaded == dataclasses.replace(trained, pattern=r"(?>\p{N}{1,3})|[^\p{N}]+")
+    assert Tokenizer(loaded).encode("In 12345678 years") == Tokenizer(trained).encode("In 12345678 years")
+
+
 def test_an_inverted_split_is_refused_as_such(small):
     text = formats.tokenizer_json(dataclasses.replace(small, pattern=REGEX))
     with pytest.raises(InputError, match="behavior 'Isolated' with invert True is not supported"):
