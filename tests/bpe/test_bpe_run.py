@@ -361,6 +361,7 @@ def test_the_seed_s_own_table(tmp_path):
         (("bench", "--size", "inf"), "--size inf: must be at least 0 and finite"),
         (("train", "text.txt", "--out", "x", "--pattern", "gpt-4"), "'gpt-4' is none of gpt2, gpt4 and none"),
         (("encode", "--text", "a", "--tokenizer", "my tokenizer", "--pattern", "gpt4"), "splits by 'gpt2'"),
+        (("export", "gpt2", "--pattern", "gpt4", "--out", "z"), "--pattern 'gpt4': gpt2 splits by 'gpt2'"),
         (("decode", "1", "--special_tokens", "<|pad|>"), "gpt2 has the special tokens: <|endoftext|>"),
         (("decode", "12", "x.npy"), "do not mix"),
         (("decode", "1", "--out", "."), "is no file"),
