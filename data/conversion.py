@@ -43,6 +43,7 @@ class Options:
     val_records: int | None = None
     shuffle: bool = False
     marker_in_text: str = "refuse"
+    bad_records: str = "refuse"
     max_bytes: float = float("inf")  # of training text; instructions and choices are taken whole
     reading: Reading = field(default_factory=Reading)
 
@@ -150,11 +151,24 @@ def _documents(path: Path, options: Options) -> Iterator[bytes]:
 def _records(
     paths: Iterable[Path], columns: tuple[str, ...], options: Options, check: Callable[[str, dict], dict]
 ) -> Iterator[dict]:
+    """Records as `check` gives them. Of those that it refuses the first is named, the others counted."""
+    count, bad, first = 0, 0, None
     for path in paths:
         if suffix_of(path) in TEXT_SUFFIXES:
             raise InputError(f"{path} is plain text; records come as .jsonl, .json or .parquet")
         for where, record in records(path, options.reading, list(columns)):
-            yield check(where, record)
+            count += 1
+            try:
+                checked = check(where, record)
+            except InputError as error:
+                bad, first = bad + 1, first or error
+            else:
+                yield checked
+    if first and (bad == count or options.bad_records == "refuse"):
+        some = f" ({bad:,} of {count:,} records are bad; --bad_records skip leaves them out)" if bad < count else ""
+        raise InputError(f"{first}{some}")
+    if first:
+        options.reading.noticed[f"bad records left out, the first: {first}"] = bad
 
 
 def _write_instructions(
@@ -164,8 +178,10 @@ def _write_instructions(
 
     def check(where: str, record: dict) -> dict:
         nonlocal schema
-        record = as_instruction(where, record, options.reading.noticed)
+        seen = Counter()
+        record = as_instruction(where, record, seen)
         schema, kept = instruction_of(where, record, schema)
+        options.reading.noticed.update(seen)
         left_out.update(name for name, value in record.items() if name not in kept and value not in (None, "", [], {}))
         return kept
 

@@ -200,6 +200,32 @@ def test_chats_without_an_exchange_are_refused(tmp_path, monkeypatch, capsys, tu
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("good", "bad", "message", "made"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+         {"messages": [{"role": "user", "content": "a"}]}, "messages are of user; wanted user, then assistant",
+         "chats (messages), taken as instruction + output: 17\n"),
+        ({"question": "a", "answer": "b"}, {"question": "a", "answer": None}, "output is null, wanted a string",
+         "records of question + answer, taken as instruction + output: 17\n"),
+        ({"ctx": "A", "endings": ["b", "c"], "label": 1}, {"ctx": "A", "endings": ["b", "c"], "label": 2},
+         "label is 2, wanted the number of an ending, 0 to 1", "i.jsonl: 17 records\n"),
+    ],
+)  # fmt: skip
+def test_bad_records_are_counted_and_skipped_where_asked_for(tmp_path, monkeypatch, capsys, good, bad, message, made):
+    path, out = tmp_path / "a.jsonl", tmp_path / "out"
+    path.write_text("".join(json.dumps(bad if n in (6, 11, 19) else good) + "\n" for n in range(20)))
+    common = ("file", path, "--name", "i", "--out", out)
+    assert run(monkeypatch, *common) == 2
+    of = "(3 of 20 records are bad; --bad_records skip leaves them out)"
+    assert capsys.readouterr().err == f"error: {path} line 7: {message} {of}\n"
+    assert not leftovers(out) and not list(out.rglob("*.json*"))
+    assert run(monkeypatch, *common, "--bad_records", "skip") == 0
+    printed = capsys.readouterr().out
+    assert f"note: bad records left out, the first: {path} line 7: {message}: 3\n" in printed
+    assert made in printed
+
+
 def test_fields_that_are_left_out_are_named(tmp_path, monkeypatch, capsys):
     rows = [{"system": "Be kind.", "instruction": str(n), "output": "x", "id": n, "none": None} for n in range(20)]
     del rows[3]["system"]
