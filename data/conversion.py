@@ -1,5 +1,6 @@
 """From files to data/text, data/instructions or data/choices: reading, splitting, writing, reporting."""
 
+import json
 import random
 import sys
 import time
@@ -14,6 +15,7 @@ from kinds import (
     INSTRUCTION_FIELDS,
     OTHER_FIELDS,
     WANTED,
+    WHOLE_CHAT,
     TextSplit,
     as_instruction,
     choice_of,
@@ -44,6 +46,7 @@ class Options:
     shuffle: bool = False
     marker_in_text: str = "refuse"
     bad_records: str = "refuse"
+    chats: str = "first"
     max_bytes: float = float("inf")  # of training text; instructions and choices are taken whole
     reading: Reading = field(default_factory=Reading)
 
@@ -179,7 +182,7 @@ def _write_instructions(
     def check(where: str, record: dict) -> dict:
         nonlocal schema
         seen = Counter()
-        record = as_instruction(where, record, seen)
+        record = as_instruction(where, record, seen, whole_chats=options.chats == "whole")
         schema, kept = instruction_of(where, record, schema)
         options.reading.noticed.update(seen)
         left_out.update(name for name, value in record.items() if name not in kept and value not in (None, "", [], {}))
@@ -218,11 +221,13 @@ def _compare_sides(train: list[dict], val: list[dict], schema: tuple[str, ...], 
     """Notice validation questions that are trained on, and labels missing on one side (a file sorted by label)."""
 
     def question(record: dict) -> tuple[str, str]:
+        if schema == WHOLE_CHAT:
+            return json.dumps(record["messages"][:-1]), ""
         return record[schema[0]], record.get("input", "")
 
     known = {question(record) for record in train}
     noticed["validation records whose question is trained on as well"] += sum(question(r) in known for r in val)
-    if schema[1] == "label" and {r["label"] for r in train} != {r["label"] for r in val}:
+    if schema[-1] == "label" and {r["label"] for r in train} != {r["label"] for r in val}:
         noticed["sides that lack a label (is the file sorted by label? --shuffle mixes it)"] += 1
     noticed += Counter()  # drops zeros
 

@@ -2,7 +2,7 @@
 
 text          {"text"}                                                    -> text/NAME/{train,val}.txt
 instructions  {"instruction", "input", "output"} or {"prompt", "completion"} or {"text", "label"}, or what
-              `as_instruction` makes the first of: a chat, question + answer ...
+              `as_instruction` makes the first of: a chat, question + answer ...; or chats kept whole, {"messages"}
 -> instructions/NAME_{train,val}.json
 choices       {"ctx", "endings", "label"}                                 -> choices/NAME.jsonl
 """
@@ -11,6 +11,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ INSTRUCTION_FIELDS = (("instruction", "output"), ("prompt", "completion"), ("tex
 PAIRS = (("instruction", "response"), ("prompt", "response"), ("question", "answer"), ("question", "response"),
          ("input", "output"))  # other names of instruction and output
 CHATS = {"messages": ("role", "content"), "conversations": ("from", "value")}  # lists of who says what
+WHOLE_CHAT = ("messages",)
 ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "developer": "system"}
 OTHER_FIELDS = ("context", *CHATS, *dict.fromkeys(sum(PAIRS, ())))
 CHOICE_FIELDS = ("ctx", "endings", "label")
@@ -174,8 +176,10 @@ class TextSplit:
         self.noticed["document cut in two, its end being the validation text"] += 1
 
 
-def as_instruction(where: str, record: dict, noticed: Counter) -> dict:
-    """A record of other usual fields as instruction, input, output and what else it has; any other as it is."""
+def as_instruction(where: str, record: dict, noticed: Counter, whole_chats: bool = False) -> dict:
+    """A record of other usual fields as instruction, input, output (a chat, if asked to, as messages) and what else
+    it has; any other as it is.
+    """
     prompt, completion = record.get("prompt"), record.get("completion")
     if isinstance(prompt, list) and isinstance(completion, list):  # a chat as TRL cuts it in two
         rest = {name: value for name, value in record.items() if name not in ("prompt", "completion")}
@@ -194,7 +198,9 @@ def as_instruction(where: str, record: dict, noticed: Counter) -> dict:
     for name in CHATS:
         if name in record:
             rest = {key: value for key, value in record.items() if key != name}
-            return rest | _first_exchange(where, name, record[name], noticed)
+            messages = _messages(where, name, record[name])
+            noticed[f"chats ({name}), {'kept whole' if whole_chats else 'taken as instruction + output'}"] += 1
+            return rest | (_up_to_last_answer if whole_chats else _first_exchange)(where, messages, noticed)
     return record
 
 
@@ -205,31 +211,50 @@ def _joined(content: Any) -> Any:
     return "\n".join(texts) if texts and all(isinstance(text, str) for text in texts) else content
 
 
-def _first_exchange(where: str, name: str, turns: Any, noticed: Counter) -> dict:
-    """Instruction and output of a chat: what the system says, a blank line, the user's words; the assistant's."""
+def _messages(where: str, name: str, turns: Any) -> list[dict]:
+    """A chat as a list of role + content, whatever it calls them; a user's words are answered somewhere in it."""
     who, what = CHATS[name]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and turn.keys() >= {who, what} for turn in turns):
         raise InputError(f"{where}: {name} is {json.dumps(turns, default=str)[:40]}, wanted a list of {who} + {what}")
-    turns = [turn | {what: _joined(turn[what])} for turn in turns]
     roles = [ROLES.get(str(turn[who]), str(turn[who])) for turn in turns]
-    at = next((n for n in range(len(roles)) if roles[n : n + 2] == ["user", "assistant"]), None)
-    if at is None:
+    if ("user", "assistant") not in pairwise(roles):
         raise InputError(f"{where}: {name} are of {', '.join(roles) or 'nobody'}; wanted user, then assistant")
-    system = [turns[n] for n in range(at) if roles[n] == "system"]
-    noticed[f"chats ({name}), taken as instruction + output"] += 1
-    if left_out := len(turns) - len(system) - 2:
+    return [{"role": role, "content": _joined(turn[what])} for role, turn in zip(roles, turns, strict=True)]
+
+
+def _first_exchange(where: str, messages: list[dict], noticed: Counter) -> dict:
+    """Instruction and output of a chat: what the system says, a blank line, the user's words; the assistant's."""
+    roles = [message["role"] for message in messages]
+    at = list(pairwise(roles)).index(("user", "assistant"))
+    system = [message for message in messages[:at] if message["role"] == "system"]
+    if left_out := len(messages) - len(system) - 2:
         noticed["messages of chats beside their first exchange, left out"] += left_out
-    words = [_string(turn, what, where) for turn in (*system, turns[at])]
-    return {"instruction": "\n\n".join(filter(None, words)), "output": _string(turns[at + 1], what, where)}
+    words = [_string(message, "content", where) for message in (*system, messages[at])]
+    return {"instruction": "\n\n".join(filter(None, words)), "output": _string(messages[at + 1], "content", where)}
+
+
+def _up_to_last_answer(where: str, messages: list[dict], noticed: Counter) -> dict:
+    """The messages up to the assistant's last, of user, assistant and, first, system: what lora/ reads."""
+    for number, message in enumerate(messages, 1):
+        allowed = ("system", "user", "assistant") if number == 1 else ("user", "assistant")
+        if message["role"] not in allowed:
+            raise InputError(f"{where}: message {number} is of {message['role']}, wanted {' or '.join(allowed)}")
+        _string(message, "content", where)
+    last = max(number for number, message in enumerate(messages) if message["role"] == "assistant")
+    if left_out := len(messages) - last - 1:
+        noticed["messages of chats after their last answer, left out"] += left_out
+    return {"messages": messages[: last + 1]}
 
 
 def instruction_of(where: str, record: dict, first: tuple[str, ...] | None) -> tuple[tuple[str, ...], dict]:
     """Check a record and keep the fields of its schema; `first` is the schema of the records before it."""
-    schemas = INSTRUCTION_FIELDS if first is None else (first,)
+    schemas = (*INSTRUCTION_FIELDS, WHOLE_CHAT) if first is None else (first,)
     schema = next((names for names in schemas if all(name in record for name in names)), None)
     if schema is None:
         wanted = WANTED["instructions"] if first is None else " + ".join(first) + ", as in the records before"
         raise wrong_fields(where, record, wanted)
+    if schema == WHOLE_CHAT:
+        return schema, {"messages": record["messages"]} | _extras(record, ("family", "check"), where)
     kept: dict[str, Any] = {schema[0]: _string(record, schema[0], where)}
     if not kept[schema[0]].strip():
         raise InputError(f"{where}: {schema[0]} is empty")

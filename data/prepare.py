@@ -63,6 +63,8 @@ class File:
     separator: str = MARKER  # text: what ends a document in a .txt file, beside its end; \n, \r, \t are understood
     # text: <|endoftext|> inside a record: refuse the file, end the document there, or write <|endoftext |> instead
     marker_in_text: Literal["refuse", "split", "break"] = "refuse"
+    # instructions, chats: their first exchange as instruction + output, or all of it as messages, for a chat model
+    chats: Literal["first", "whole"] = "first"
     bad_records: Literal["refuse", "skip"] = "refuse"  # instructions, choices: what has wrong fields; skip counts them
     errors: Literal["strict", "replace"] = "strict"  # not UTF-8: refuse the file, or write U+FFFD and count
     max_mb: float = float("inf")  # text: enough training text, in MB (10^6 bytes)
@@ -94,6 +96,7 @@ class File:
             shuffle=self.shuffle,
             marker_in_text=self.marker_in_text,
             bad_records=self.bad_records,
+            chats=self.chats,
             max_bytes=self.max_mb * 1e6,
             reading=Reading(separator=separator, errors=self.errors),
         )

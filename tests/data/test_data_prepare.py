@@ -200,6 +200,28 @@ def test_chats_without_an_exchange_are_refused(tmp_path, monkeypatch, capsys, tu
     assert message in capsys.readouterr().err
 
 
+def test_whole_chats(tmp_path, monkeypatch, capsys):
+    """ShareGPT's as role + content, up to the last answer; what lora/ would refuse is refused here."""
+    chat = [("system", "s"), ("human", "a"), ("gpt", "b"), ("human", "c"), ("gpt", "d"), ("human", "e")]
+    chats = [[{"from": who, "value": f"{text}{n}"} for who, text in chat] for n in range(20)]
+    chats[4].insert(3, {"from": "tool", "value": "42"})
+    chats[19][:-2] = chats[0][:-2]  # the same question
+    rows = [{"conversations": turns, "id": n} for n, turns in enumerate(chats)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    common = ("file", tmp_path / "a.jsonl", "--name", "i", "--out", tmp_path / "out", "--chats", "whole")
+    assert run(monkeypatch, *common) == 2
+    assert "line 5: message 4 is of tool, wanted user or assistant (1 of 20 records" in capsys.readouterr().err
+    assert run(monkeypatch, *common, "--bad_records", "skip") == 0
+    printed = capsys.readouterr().out
+    assert "i_train.json: 18 records (messages)\n" in printed
+    assert "note: chats (conversations), kept whole: 19\n" in printed
+    assert "note: messages of chats after their last answer, left out: 19\n" in printed
+    assert "note: validation records whose question is trained on as well: 1\n" in printed
+    roles = ("system", "user", "assistant", "user", "assistant")
+    wanted = [{"role": role, "content": f"{text}1"} for role, text in zip(roles, "sabcd", strict=True)]
+    assert json.loads((tmp_path / "out/instructions/i_train.json").read_text())[1] == {"messages": wanted}
+
+
 @pytest.mark.parametrize(
     ("good", "bad", "message", "made"),
     [
