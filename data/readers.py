@@ -11,6 +11,7 @@ import codecs
 import gzip
 import json
 import os
+import shlex
 import sys
 import zlib
 from collections import Counter
@@ -75,9 +76,9 @@ def find_files(paths: list[Path]) -> list[Path]:
 
 def _rows_of(path: Path) -> str:
     """A command line that prints the rows of a table as JSON, with the fields that its first line names."""
-    show = "gzip -dc" if path.name.lower().endswith(".gz") else "cat"
+    show = f"{'gzip -dc' if path.name.lower().endswith('.gz') else 'cat'} {shlex.quote(str(path))}"
     rows = f"csv.DictReader(sys.stdin{TABLES[suffix_of(path)]})"
-    return f"{show} {path} | python -c 'import csv, json, sys; [print(json.dumps(row)) for row in {rows}]'"
+    return f"{show} | python -c 'import csv, json, sys; [print(json.dumps(row)) for row in {rows}]'"
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

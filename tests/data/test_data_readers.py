@@ -158,7 +158,7 @@ def test_find_files(tmp_path):
             find_files([tmp_path / path])
 
 
-@pytest.mark.parametrize("name, between", [("a.csv", ","), ("a.tsv.gz", "\t")])
+@pytest.mark.parametrize("name, between", [("a.csv", ","), ("a.tsv.gz", "\t"), ("my table's.csv", ",")])
 def test_rows_of_a_table_become_records(tmp_path, name, between):
     path = write(tmp_path / name, f'text{between}n\n"one, ""two"""{between}1\n')
     with pytest.raises(InputError, match="is a table; make JSON lines of its rows first: ") as error:
