@@ -8,7 +8,8 @@
 #                                    that was made here unless --model_name_or_path names another
 #   bash train.sh --name NAME --text FILE_OR_FOLDER [--instructions FILE] [STAGE [flags]]
 #                                    the same pipeline on your own text and instructions; `lora` with flags fine-tunes
-#                                    NAME's base on them
+#                                    NAME's base on them; what `data/prepare.py file ... --name NAME` has made, with flags
+#                                    of your own, is taken as it is where --text or --instructions is left out
 #   --force                          makes anew what is up to date
 #
 # A step is skipped when the same command has already run on the same input files; without flags of its own a stage
