@@ -139,16 +139,28 @@ step() {
         say "$name: the run in $run_folder had other settings or inputs; it is now $aside" >&3
     fi
     say "$name: ${*#"$PYTHON"}"
-    printf 'started %s\n' "$key$flags" >"$stamp"
+    put_stamp "$stamp" "started $key$flags" || { [ -z "$aside" ] || put_back; exit 2; }
     attended "$@" || {
         status=$?
         if [ "$status" = 2 ] && [ ! -e "${run_folder:-}" ]; then  # refused: all is as it was
-            printf '%s\n' "$before" >"$stamp"
-            [ -z "$aside" ] || { mv "$aside" "$run_folder"; say "$name: refused; $aside is $run_folder again" >&3; }
+            put_stamp "$stamp" "$before"
+            [ -z "$aside" ] || put_back
         fi
         exit "$status"
     }
-    printf 'done %s\n' "$key$flags" >"$stamp"
+    put_stamp "$stamp" "done $key$flags"
+}
+
+# put_back: undoes the step's moving aside.
+put_back() { mv "$aside" "$run_folder"; say "$name: refused; $aside is $run_folder again" >&3; }
+
+# put_stamp STAMP WORDS: in one step, so that on a full disk the old one stays, and with it the run that it stands for.
+put_stamp() {
+    { printf '%s\n' "$2" >"$1.tmp" && mv "$1.tmp" "$1"; } 2>/dev/null || {
+        rm -f "$1.tmp"
+        printf 'error: cannot write %s; is the disk full, or the folder read-only?\n' "$1" >&2
+        return 2
+    }
 }
 
 # hash_of: the hash of what it reads, alone. contents_of PATH...: one of the names and contents of all files there.

@@ -468,6 +468,29 @@ def test_a_refused_setting_does_not_cost_the_run_that_is_there(clone, status):
     assert scripts(clone("train.sh", "pretrain"))[0].startswith("data/summary.py" if status == "2" else "pretrain/")
 
 
+def test_a_full_disk_costs_no_run_that_is_there(clone, monkeypatch):
+    """Files cannot grow, as on a full disk: the stamp stays, and the interrupted run continues once there is room."""
+    monkeypatch.setenv("FAIL_AT", "pretrain/model.py")
+    run = clone.folder / "data/runs/pretrain/stories"
+    assert clone("train.sh", "pretrain").returncode == 7
+    run.mkdir(parents=True)
+    (run / "checkpoint").write_text("kept")
+    stamp = clone.folder / "data/runs/steps/stories-pretrain"
+    before = stamp.read_text()
+    full = clone.folder / "full.sh"
+    full.write_text("trap '' XFSZ; ulimit -f 0; exec bash \"$(dirname \"$0\")/train.sh\" \"$@\"")
+    for flags in ([], ["--lr", "1"]):
+        done = clone("full.sh", "pretrain", *flags)
+        assert done.returncode == 2
+        assert done.stderr == (
+            "error: cannot write data/runs/steps/stories-pretrain; is the disk full, or the folder read-only?\n"
+        )
+        assert (stamp.read_text(), (run / "checkpoint").read_text()) == (before, "kept")
+    assert sorted(path.name for path in stamp.parent.glob("*pretrain*")) == ["stories-pretrain"]
+    again = clone("train.sh", "pretrain", FAIL_AT="")
+    assert again.returncode == 0 and (run / "checkpoint").read_text() == "kept"
+
+
 def test_instructions_can_come_when_the_base_is_there(clone, tmp_path):
     for name in ("my.txt", "ask.json"):
         (tmp_path / name).write_text("text")
