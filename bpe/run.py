@@ -54,6 +54,8 @@ def orderly() -> Iterator[None]:
             sys.stdout.flush()  # here, where it is known what to do if nobody reads on
     except InputError as error:
         sys.exit(_complain(str(error)))
+    except ModuleNotFoundError as error:
+        sys.exit(_complain(f"{error}; first `source .venv/bin/activate`, or `pip install -r requirements.txt`"))
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

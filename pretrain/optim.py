@@ -83,12 +83,12 @@ class AdamW:
     def step(self):
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None and not self.in_8_bits(p)]
+            moving = [p for p in group["params"] if p.grad is not None]
+            for p in filter(self.in_8_bits, moving):
+                eight_bits.adamw(p, p.grad, self.state[p], group["lr"], self.beta1, self.beta2, self.eps,
+                                 group["weight_decay"])
+            parameters = [p for p in moving if not self.in_8_bits(p)]
             states = [self.state[p] for p in parameters]
-            for p in group["params"]:
-                if p.grad is not None and self.in_8_bits(p):
-                    eight_bits.adamw(p, p.grad, self.state[p], group["lr"], self.beta1, self.beta2, self.eps,
-                                     group["weight_decay"])
             adamw(parameters, [p.grad for p in parameters], [state["exp_avg"] for state in states],
                   [state["exp_avg_sq"] for state in states], [], [state["step"] for state in states], fused=True,
                   amsgrad=False, beta1=self.beta1, beta2=self.beta2, lr=group["lr"],

@@ -79,6 +79,14 @@ def test_help_is_quick_and_documents_every_flag(command):
         assert b"python bpe/run.py" in done.stdout or command == "demo"
 
 
+def test_a_python_without_the_packages_is_told_where_they_are():
+    done = subprocess.run([sys.executable, "-S", ROOT / "bpe" / "run.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: No module named 'tyro'; first `source .venv/bin/activate`, or `pip install -r requirements.txt`\n"
+    )
+
+
 def test_train_says_what_it_did_and_writes_every_format(place):
     names = set(os.listdir(place / "my tokenizer"))
     assert names == {
