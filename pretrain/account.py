@@ -10,9 +10,10 @@ factor (Kaplan et al. 2020; PaLM's appendix B). Attention is counted over the fu
 do; a causal kernel does half of it, and flash attention one product of five more in backward, because it makes the
 scores again.
 
-Memory of a training step (bytes), in this project's layout: fp32 parameters, gradients and (unless in 8 bits) optimizer state; a cast copy
-of the weights where the forward pass runs in bf16; and what the backward pass needs, kept with one kernel per operation
-and attention that never writes its scores (flash). A CPU makes activations again and keeps attention's weights.
+Memory of a training step (bytes), in this project's layout: fp32 parameters, gradients and (unless in 8 bits) optimizer
+state; a cast copy of the weights where the forward pass runs in bf16; and what the backward pass needs, kept with one
+kernel per operation and attention that never writes its scores (flash). A CPU makes activations again and keeps
+attention's weights.
 
 Shapes: B sequences, T tokens of each, C channels, H query heads, K key-value heads, D head size, V padded vocabulary.
 """
