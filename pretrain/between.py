@@ -143,8 +143,8 @@ class Between:
         with model.uncompiled():
             result = evaluate(model, self.tokenizer, self.items, world.device, world.rank, world.size)
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
-        scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items())
-        self.log.say(f"step {progress.step}: choices {scores}")
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items() if name != "n")
+        self.log.say(f"step {progress.step}: {result['n']:,} choices, {scores}")
 
     def samples(self, progress):
         """Continuations of the prompt, from a random generator of their own."""

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import json
+import shlex
 import subprocess
 import sys
 import tracemalloc
@@ -163,7 +164,7 @@ def test_rows_of_a_table_become_records(tmp_path, name, between):
     path = write(tmp_path / name, f'text{between}n\n"one, ""two"""{between}1\n')
     with pytest.raises(InputError, match="is a table; make JSON lines of its rows first: ") as error:
         find_files([path])
-    command = str(error.value).split("first: ")[1].replace("python", sys.executable)
+    command = str(error.value).split("first: ")[1].replace("python", shlex.quote(sys.executable))
     subprocess.run(command, shell=True, cwd=tmp_path, check=True)
     read = [record for _, record in records(tmp_path / "rows.jsonl", Reading())]
     assert read == [{"text": 'one, "two"', "n": "1"}]
