@@ -9,7 +9,8 @@ from one that finds the code there, and so from itself once it is resumed. Hence
 others load the same code.
 
 numba tells by path, time and size whether a file has changed, and looks at the one that holds the loop only, not at a
-function that it calls from another: the name of the cache's folder is a hash of all that, for all the files.
+function that it calls from another: the name of the cache's folder is a hash of all that, for all the files, and of
+the versions of Python and numba.
 """
 
 import fcntl
@@ -30,7 +31,7 @@ def cache_folder() -> Path | None:
     """The first that can be written to: in $NUMBA_CACHE_DIR, beside this file, in the user's cache; or None."""
     here = Path(__file__).resolve().parent
     files = [(str(here / name), (here / name).stat()) for name in SOURCES]
-    key = [numba.__version__, llvmlite.binding.get_host_cpu_name(),
+    key = [sys.implementation.cache_tag, numba.__version__, llvmlite.binding.get_host_cpu_name(),
            *((path, stat.st_mtime_ns, stat.st_size) for path, stat in files)]
     name = f"numba-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
     chosen, user = os.environ.get("NUMBA_CACHE_DIR"), os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -46,14 +46,16 @@ def test_without_a_folder_to_write_to_nothing_is_prepared(children, monkeypatch,
     assert children[0] == []
 
 
-def test_other_sources_or_another_numba_mean_another_folder(monkeypatch, tmp_path):
+def test_other_sources_or_another_numba_or_python_mean_another_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     folders = {kernel_cache.cache_folder()}
     monkeypatch.setattr(kernel_cache.numba, "__version__", "0")
     folders.add(kernel_cache.cache_folder())
     monkeypatch.setattr(kernel_cache, "SOURCES", kernel_cache.SOURCES[:1])
     folders.add(kernel_cache.cache_folder())
-    assert len(folders) == 3
+    monkeypatch.setattr(kernel_cache.sys.implementation, "cache_tag", "cpython-39")
+    folders.add(kernel_cache.cache_folder())
+    assert len(folders) == 4
 
 
 @pytest.mark.slow
