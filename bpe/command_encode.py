@@ -16,7 +16,7 @@ import token_shards
 import tokenizer_folder
 import tyro
 from folder_swap import replacing_file
-from pattern import portable
+from pattern import check_flag
 from text_files import END_OF_TEXT
 from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
@@ -82,8 +82,7 @@ def _vocabulary(settings: Encode | Decode) -> Vocabulary:
     """The tokenizer's; InputError for flags that its file contradicts."""
     given = settings.pattern, settings.special_tokens, settings.missing_bytes
     vocabulary = tokenizer_folder.load(settings.tokenizer, *given)
-    if settings.pattern and portable(settings.pattern) != vocabulary.pattern:
-        raise InputError(f"--pattern {settings.pattern!r}: {settings.tokenizer} splits by {vocabulary.pattern!r}")
+    check_flag(settings.pattern, settings.tokenizer, vocabulary.pattern)
     with_ids = {f"{text}={n}" for text, n in vocabulary.special_tokens.items()}
     for text in settings.special_tokens:
         if text not in vocabulary.special_tokens and text not in with_ids:

@@ -6,7 +6,7 @@ from pathlib import Path
 import tokenizer_folder
 import tyro
 from formats import named_id
-from pattern import portable
+from pattern import check_flag
 from vocabulary import InputError
 
 
@@ -34,8 +34,7 @@ def run(settings: Export) -> None:
     """Read one, write the others. Raises InputError for anything the user can mend."""
     s = settings
     vocabulary = tokenizer_folder.load(s.tokenizer, s.pattern, s.special_tokens, s.missing_bytes)
-    if s.pattern and portable(s.pattern) != vocabulary.pattern:
-        raise InputError(f"--pattern {s.pattern!r}: {s.tokenizer} splits by {vocabulary.pattern!r}")
+    check_flag(s.pattern, s.tokenizer, vocabulary.pattern)
     given = more = [named_id(text) for text in s.special_tokens]
     if not tokenizer_folder.names_special_tokens(s.tokenizer):  # then some were needed to read it
         more = [(text, n) for text, n in more if text not in vocabulary.special_tokens]

@@ -210,13 +210,25 @@ def add_token(new, a, b, tokens, text_size, ties):
 
 
 @helper
+def born_slot_of(neighbour, left, right, new, slots, marks, pairs, n_slots):
+    """The slot of (left, right), the new token and its neighbour, made where it is met first; how many there are."""
+    left_of, right_of, pair_count, _, _ = pairs
+    if marks[neighbour] != new:
+        marks[neighbour], slots[neighbour] = new, n_slots
+        left_of[n_slots], right_of[n_slots] = left, right
+        pair_count[n_slots] = 0
+        n_slots += 1
+    return slots[neighbour], n_slots
+
+
+@helper
 def replace(s, new, cells, counts, token_size, pairs, n_slots, places, marks, births):
     """Put the new token in every place of the pair in slot s. New pairs get slots, their places go to `births`.
 
     marks: the slots of (x, new) and (new, y) by x and y, valid where the mark is `new`. Returns how many slots there
     are now, and births.
     """
-    left_of, right_of, pair_count, list_at, list_size = pairs
+    left_of, _, pair_count, list_at, list_size = pairs
     before_slot, before_mark, after_slot, after_mark = marks
     born_slot, born_place = births
     size_a, size = token_size[left_of[s]], token_size[new]
@@ -236,26 +248,14 @@ def replace(s, new, cells, counts, token_size, pairs, n_slots, places, marks, bi
         if x != GAP:  # (x, a) becomes (x, new)
             before = p - token_size[x]
             pair_count[cells[before, PAIR]] -= weight
-            if before_mark[x] != new:
-                before_mark[x] = new
-                before_slot[x] = n_slots
-                left_of[n_slots], right_of[n_slots] = x, new
-                pair_count[n_slots] = 0
-                n_slots += 1
-            r = before_slot[x]
+            r, n_slots = born_slot_of(x, x, new, new, before_slot, before_mark, pairs, n_slots)
             pair_count[r] += weight
             cells[before, PAIR] = r
             born_slot[n_born], born_place[n_born] = r, before
             n_born += 1
         if y != GAP:  # (b, y) becomes (new, y)
             pair_count[cells[q, PAIR]] -= weight
-            if after_mark[y] != new:
-                after_mark[y] = new
-                after_slot[y] = n_slots
-                left_of[n_slots], right_of[n_slots] = new, y
-                pair_count[n_slots] = 0
-                n_slots += 1
-            r = after_slot[y]
+            r, n_slots = born_slot_of(y, new, y, new, after_slot, after_mark, pairs, n_slots)
             pair_count[r] += weight
             cells[p, PAIR] = r
             born_slot[n_born], born_place[n_born] = r, p

@@ -40,6 +40,12 @@ IN_TEXT = INSTEAD | {"^": r"\A", "$": END}
 IN_SETS = INSTEAD | {"&&": "a look-ahead such as (?![aeiou])[a-z], or &", "[": r"\[, or one set without another in it"}
 
 
+def check_flag(pattern: str | None, source: str, own: str) -> None:
+    """InputError where --pattern asks the tokenizer `source`, which splits by its `own` pattern, for another."""
+    if pattern and portable(pattern) != own:
+        raise InputError(f"--pattern {pattern!r}: {source} splits by {own!r}")
+
+
 def portable(pattern: str | None) -> str | None:
     """The name of a known split, else an expression that means the same to `regex` and Oniguruma; None as it is.
 
