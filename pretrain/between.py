@@ -13,6 +13,7 @@ from evaluate import validation_loss
 from model import GPT
 from presets import InputError, NotFiniteError
 from shards import tokenizer_folder
+from world import Stopped
 
 
 class Between:
@@ -24,6 +25,7 @@ class Between:
     def __init__(self, settings, world, model, optimizers, val_split, T, folder, identity, log):
         self.settings, self.world, self.model, self.optimizers = settings, world, model, optimizers
         self.val_split, self.T, self.folder, self.identity, self.log = val_split, T, folder, identity, log
+        self.saved = 0  # step of the checkpoint written last
         if settings.export:
             from convert import check_target
             from hf_format import architecture
@@ -72,35 +74,50 @@ class Between:
         if samples and not sampled:
             self.samples(progress)
 
-    def after_step(self, progress, stopped_by: int):
-        """Whatever is due after this step; when a signal stops the run, the checkpoint alone."""
-        settings, step = self.settings, progress.step
-        if stopped_by:
-            self.save(progress)
-            self.log.say(f"stopped by signal {stopped_by} after step {step}; the same command continues")
-            return
-        save = due(step, settings.save_every)
-        if due(step, settings.eval_every) or save:  # every regular checkpoint has a validation loss
-            self.evaluate(progress)
-        if save:  # before what may fail
-            self.save(progress)
-        if due(step, settings.choices_every):
-            self.choices(progress)
-        if due(step, settings.sample_every):
-            self.samples(progress)
+    def after_step(self, progress, stopped_by: int) -> int:
+        """Whatever is due after this step; returns the signal that stops the run, maybe in the midst of it, or 0.
 
-    def finish(self, progress, trained: bool):
-        """At the end of the run: what this step does not have yet, and the export.
+        Then the checkpoint is all that is made for certain; what else was due is made up for when the run goes on.
+        """
+        settings, step = self.settings, progress.step
+        save = due(step, settings.save_every)
+        try:
+            if stopped_by:
+                raise Stopped(stopped_by)
+            if due(step, settings.eval_every) or save:  # every regular checkpoint has a validation loss
+                self.evaluate(progress)
+            if save:  # before what may fail
+                self.save(progress)
+            if due(step, settings.choices_every):
+                self.choices(progress)
+            if due(step, settings.sample_every):
+                self.samples(progress)
+        except Stopped as stopped:
+            return self.stop(progress, stopped.number)
+        return 0
+
+    def stop(self, progress, number: int) -> int:
+        """The checkpoint of a run that signal `number` stops; returns the number."""
+        if self.saved != progress.step:
+            self.save(progress)
+        self.log.say(f"stopped by signal {number} after step {progress.step}; the same command continues")
+        return number
+
+    def finish(self, progress, trained: bool) -> int:
+        """At the end of the run: what this step does not have yet, and the export; returns a signal as after_step does.
 
         Not `trained`: the command of a finished run is repeated, or that of one which a signal stopped in its last
         step; this one has the checkpoint alone, without a validation loss.
         """
         settings, step = self.settings, progress.step
         save = progress.evaluated != step or (trained and not due(step, settings.save_every))
-        self.evaluate(progress)
-        if save:
-            self.save(progress)
-        self.make_up(progress, True, True)
+        try:
+            self.evaluate(progress)
+            if save:
+                self.save(progress)
+            self.make_up(progress, True, True)
+        except Stopped as stopped:
+            return self.stop(progress, stopped.number)
         if progress.best_loss is not None and progress.best_loss < progress.val_loss:
             self.log.say(f"the best was {self.folder / progress.best}, validation loss {progress.best_loss:.4f}; "
                          "sample.py and convert.py take that folder too")
@@ -115,16 +132,27 @@ class Between:
             arguments = self.whole_model(), tokenizer, settings.export, card, self.generation
             self.world.agree(export if self.world.main else checkpoint.nothing, *arguments)
             self.log.say(f"exported to {settings.export}")
+        return 0
+
+    def before_batch(self, what: str):
+        """What an evaluation does before each of its batches: stops if a signal asks for it, or says how far it is."""
+        def show(number, of):
+            self.world.stop_if_asked()
+            self.log.evaluating(what, number, of)
+
+        return show
 
     def evaluate(self, progress):
         """Validation loss, unless this step has it."""
         if progress.evaluated == progress.step:
             return
         settings = self.settings
-        result = validation_loss(self.model, self.val_split, self.T, settings.micro_batch, settings.eval_tokens,
-                                 self.world)
-        if settings.fsdp:  # gathered for a forward pass that no backward pass follows; back to the parts
-            self.model.reshard()
+        try:
+            result = validation_loss(self.model, self.val_split, self.T, settings.micro_batch, settings.eval_tokens,
+                                     self.world, self.before_batch("validation"))
+        finally:
+            if settings.fsdp:  # gathered for a forward pass that no backward pass follows; back to the parts
+                self.model.reshard()
         if not math.isfinite(result["val_loss"]):
             raise NotFiniteError(f"step {progress.step}: validation loss {result['val_loss']}; this step is not "
                                  "saved. Lower the learning rate")
@@ -141,7 +169,8 @@ class Between:
 
         model, world = self.whole_model(), self.world
         with model.uncompiled():
-            result = evaluate(model, self.tokenizer, self.items, world.device, world.rank, world.size)
+            result = evaluate(model, self.tokenizer, self.items, world.device, world.rank, world.size,
+                              self.before_batch("choices"))
         self.log.write(progress.step, progress.seconds, **{f"choices_{name}": value for name, value in result.items()})
         scores = ", ".join(f"{name} {value:.3f}" for name, value in result.items() if name != "n")
         self.log.say(f"step {progress.step}: {result['n']:,} choices, {scores}")
@@ -169,6 +198,7 @@ class Between:
             progress.best, progress.best_loss = name, progress.val_loss
         state = {"step": progress.step, "progress": dataclasses.asdict(progress), "identity": self.identity}
         checkpoint.save(self.folder, self.model, self.optimizers, state, self.world)
+        self.saved = progress.step
         if self.world.main:
             checkpoint.prune(self.folder, self.settings.keep, progress.best)
 

@@ -42,11 +42,12 @@ class Settings:
     debug: bool = False  # show tracebacks of input errors
 
 
-def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_size: int = 1) -> dict:
+def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_size: int = 1,
+             before_batch=lambda batches, of: None) -> dict:
     """{"acc", "acc_norm", "acc_token_mean", "n"} of a model that is not compiled (its lengths vary).
 
     tokenizer is a tokenizers.Tokenizer, items come from read_items. Each of the processes scores every world_size-th
-    batch; all return the same.
+    batch, after before_batch(number, of how many), which may raise an exception in all; all return the same.
     """
     import torch.distributed as dist
 
@@ -64,7 +65,7 @@ def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_s
     if max(token for pair in places for part in pair for token in part) >= model.config.vocab_size:
         raise InputError(f"a question holds a token outside 0..{model.config.vocab_size - 1}: another model's "
                          "tokenizer?")
-    scores = score(model, list(places), device, rank, world_size)  # (N,) float64
+    scores = score(model, list(places), device, rank, world_size, before_batch)  # (N,) float64
     if world_size > 1:
         dist.all_reduce(scores)
     if not scores.isfinite().all():
@@ -79,7 +80,7 @@ def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_s
     return {name: count / len(items) for name, count in right.items()} | {"n": len(items)}
 
 
-def score(model, sequences: list[tuple[tuple, tuple]], device, rank: int, world_size: int):
+def score(model, sequences: list[tuple[tuple, tuple]], device, rank: int, world_size: int, before_batch):
     """Sum of log p(ending's tokens | what precedes) of each (context, ending), (N,) float64; 0 for other ranks' ones.
 
     Sorted by length into batches with little padding, on the right, where causal attention does not see it. Only the
@@ -97,7 +98,9 @@ def score(model, sequences: list[tuple[tuple, tuple]], device, rank: int, world_
             width = min(longest, sum(map(len, sequences[i])))
         batches[-1].append(i)
     with torch.inference_mode():
-        for turn in range(-(-len(batches) // world_size)):
+        turns = -(-len(batches) // world_size)
+        for turn in range(turns):
+            before_batch(turn, turns)
             # every process makes the same number of passes: a sharded model needs all of them in each
             number = turn * world_size + rank
             rows = batches[min(number, len(batches) - 1)]
@@ -186,6 +189,7 @@ def main(settings: Settings):
     """Load, score, print."""
     import torch
     from convert import load_any, read_tokenizer
+    from evaluate import progress_bar
     from sample import choose_device
     from world import choose_dtype, prepare_loops
 
@@ -196,7 +200,8 @@ def main(settings: Settings):
     model, folder = load_any(settings.source, choose_dtype(settings.dtype, torch.device(device)))
     tokenizer = read_tokenizer(folder, settings.source)
     prepare_loops(device, model.dtype)
-    result = evaluate(model.to(device), tokenizer, items, device)
+    with progress_bar("choices") as before_batch:
+        result = evaluate(model.to(device), tokenizer, items, device, before_batch=before_batch)
     print("  ".join(f"{name} {value:.4f}" if isinstance(value, float) else f"{name} {value}"
                     for name, value in result.items()))
 

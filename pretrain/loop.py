@@ -8,7 +8,6 @@ import dataclasses
 import errno
 import gc
 import math
-import signal
 import statistics
 import sys
 import time
@@ -27,7 +26,7 @@ from presets import GPTConfig, InputError, NotFiniteError, Settings, check, out_
 from runlog import RunLog, plain, record
 from sharded import whole
 from shards import Reader, Split, accumulation_steps, check_length, fingerprint, fitting_micro_batch
-from world import World, claim, exchange_gradients, failed_exchange, peak_flops, provenance
+from world import World, claim, exchange_gradients, failed_exchange, first_of, peak_flops, provenance
 
 SPIKE = 6.0  # a loss this many standard deviations above the last 100 is reported
 
@@ -146,9 +145,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
 
     network.eval()
     between.before_steps(progress)
-    stop = []  # signals received
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: stop.append(received))
+    world.listen()
     gc.collect()
     gc.freeze()  # nothing made so far will ever be garbage
     return_freed_memory()
@@ -172,10 +169,9 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
         network.eval()  # what happens between the steps sees all of the model
         norm = float(whole(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip or math.inf)))
         # the same numbers in every process, so that all decide alike
-        loss, terminated, interrupted, seconds = world.sum(
-            float(loss) / world.size, signal.SIGTERM in stop, signal.SIGINT in stop,
-            (spent + time.perf_counter() - began) / world.size)
-        stopped_by = signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+        loss, seconds, *signals = world.sum(
+            float(loss) / world.size, (spent + time.perf_counter() - began) / world.size, *world.signals)
+        stopped_by = first_of(signals)
         if not math.isfinite(loss + norm):
             raise NotFiniteError(f"step {progress.step + 1}: loss {loss}, gradient norm {norm}; no update was made. "
                                  f"Sequences {progress.sequences} to {progress.sequences + sequences - 1}. "
@@ -204,11 +200,9 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
         speed = settings.total_batch / elapsed
         log.step(progress, settings.log_every, loss=loss, lr=settings.lr * share, norm=norm, tokens_per_s=round(speed),
                  mfu=round(flops * speed / peak, 4), epoch=round(progress.sequences * T / train_split.tokens, 4))
-        between.after_step(progress, stopped_by)
+        stopped_by = between.after_step(progress, stopped_by)
 
-    if not stopped_by:
-        between.finish(progress, progress.step > first_step)
-    return stopped_by
+    return stopped_by or between.finish(progress, progress.step > first_step)
 
 
 def with_data(config: GPTConfig, split: Split) -> GPTConfig:

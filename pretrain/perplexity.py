@@ -84,7 +84,7 @@ def main(settings: Settings):
     """Measure one model after the other."""
     check(settings)
     from convert import load_any, read_tokenizer
-    from evaluate import validation_loss
+    from evaluate import progress_bar, validation_loss
     from init_from import check_tokenizer
     from shards import Split
     from world import World
@@ -110,7 +110,8 @@ def main(settings: Settings):
             raise InputError(f"{split.folder} holds token {split.largest}, {source} has {model.config.vocab_size:,} "
                              "only: another model's tokenizer?")
         model = model.to(world.device).eval()
-        result = validation_loss(model, split, T, settings.micro_batch, settings.tokens, world)
+        with progress_bar(source, world.main) as before_batch:
+            result = validation_loss(model, split, T, settings.micro_batch, settings.tokens, world, before_batch)
         loss = result["val_loss"]
         if world.main:
             if number == 0:  # not above an error

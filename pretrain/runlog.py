@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 
 from convert import read_json
@@ -57,10 +58,21 @@ class RunLog:
             return
         self.bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.2e}, norm {values['norm']:.2f}, "
                                  f"{values['tokens_per_s']:,} tokens/s, MFU {values['mfu']:.1%}", refresh=False)
+        self.bar.set_description_str("", refresh=False)
         self.bar.update(progress.step - self.bar.n)
         self.unwritten = progress.step, progress.seconds, values
         if every and progress.step % every == 0:
             self.write_step()
+
+    def evaluating(self, what: str, batch: int, of: int):
+        """How far an evaluation is, before the bar, for one that takes longer than the bar's interval."""
+        if not self.active:
+            return
+        if batch == 0:
+            self.shown = time.monotonic()
+        elif time.monotonic() - self.shown > self.bar.mininterval:
+            self.bar.set_description_str(f"{what} {batch:,}/{of:,}")
+            self.shown = time.monotonic()
 
     def write_step(self):
         """The values of the last step, unless they are written."""

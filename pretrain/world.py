@@ -7,6 +7,7 @@ import inspect
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,17 @@ from torch.nn.parallel import DistributedDataParallel
 # Peak dense bf16 matmul rates of the makers' data sheets, TFLOP/s (V100: fp16).
 PEAK_TFLOPS = {"H200": 989, "GH200": 989, "H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312, "L40S": 362,
                "L4": 121, "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "V100": 125}
+
+
+STOPPING = signal.SIGTERM, signal.SIGINT  # if the processes receive both, the first counts
+
+
+class Stopped(Exception):  # noqa: N818 (no error)
+    """A signal, `number`, stops the run."""
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
 
 
 class World:
@@ -40,7 +52,7 @@ class World:
             if local_rank >= torch.cuda.device_count():
                 raise InputError(f"{local_size} processes per node are more than its {torch.cuda.device_count()} GPUs")
             device = f"cuda:{local_rank}"
-        self.device = torch.device(device)
+        self.device, self.received = torch.device(device), set()
         self.dtype = choose_dtype(dtype, self.device)
         if self.device.type == "cuda":
             gpus = torch.cuda.device_count()
@@ -72,6 +84,26 @@ class World:
         total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()
+
+    def listen(self):
+        """From now on a signal to stop waits until the run asks for it (`signals`, `stop_if_asked`)."""
+        def note(number, _):
+            if self.main and not self.received:  # not through a stream of Python's, which may be in use just now
+                os.write(2, b"\nstopping: what is at hand is brought to an end and saved\n")
+            self.received.add(number)
+
+        for number in STOPPING:
+            signal.signal(number, note)
+
+    @property
+    def signals(self) -> list[bool]:
+        """Whether this process has received each of STOPPING."""
+        return [number in self.received for number in STOPPING]
+
+    def stop_if_asked(self):
+        """Raise Stopped in all processes if one has received a signal; all call it at the same moment."""
+        if number := first_of(self.sum(*self.signals)):
+            raise Stopped(number)
 
     def agree(self, check, *args):
         """Run check(*args) here; if it fails in any process, it fails in all, so that none waits for another."""
@@ -117,6 +149,11 @@ class World:
             gc.collect()  # DDP holds the group
             dist.destroy_process_group()
             time.sleep(0.1)  # FSDP's caches hold it still: time for the threads to let go of the last tensors
+
+
+def first_of(signals: list[float]) -> int:
+    """The first of STOPPING that some process has received, by World.signals summed over the processes; 0 if none."""
+    return next((number for number, processes in zip(STOPPING, signals, strict=True) if processes), 0)
 
 
 def failed_exchange(error: RuntimeError) -> str | None:

@@ -133,6 +133,22 @@ def test_a_signal_to_all_processes(data, tmp_path):
     assert workers(settings.out) == []
 
 
+def test_a_signal_in_an_evaluation_of_all_processes(tmp_path):
+    settings = tiny_settings(make_shards(tmp_path / "data", val=(60_000,)), tmp_path / "run", max_steps=4, eval_every=2,
+                             save_every=0)
+    process = start(settings, 2)
+    while not (settings.out / "metrics.jsonl").exists() or 2 not in metrics(settings.out):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert metrics(settings.out, "val_loss").keys() == {0}
+    assert [path.name for path in (settings.out / "checkpoints").iterdir()] == ["step_00000002"]
+    assert workers(settings.out) == []
+    run(settings, 2)
+    assert metrics(settings.out, "val_loss").keys() == {0, 2, 4}
+
+
 def test_a_mistake_that_one_process_sees_stops_all(data, tmp_path):
     folder = make_shards(tmp_path / "data")  # the second process verifies the second shard
     shard = folder / "train_000001.npy"

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from convert import load_run
 from model import GPT
 from presets import GPTConfig, InputError, Settings, check, parse
-from pretrain_tiny import MODEL, Alone, flags, make_shards, metrics, tiny_model, tiny_settings
+from pretrain_tiny import MODEL, Alone, checkpoint_bytes, flags, make_shards, metrics, tiny_model, tiny_settings
 from runlog import RunLog, plain
 from shards import Split
 
@@ -384,6 +384,38 @@ def test_what_a_signal_kept_back_is_made_up_for(words, tmp_path, capsys, monkeyp
     for name in ("val_loss", "choices_acc"):
         assert metrics(settings.out, name) == metrics(tmp_path / "whole", name)
         assert 2 in metrics(settings.out, name)
+    assert (settings.out / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
+
+
+@pytest.mark.parametrize(("what", "step", "due"), [("validation", 2, 2), ("validation", 3, 2), ("choices", 2, 2),
+                                                   ("choices", 3, 2), ("validation", 3, 3)])
+def test_a_signal_ends_an_evaluation(what, step, due, words, tmp_path, capsys, monkeypatch):
+    """It comes in the midst of it, at a step that it is due at (2), at the end (3) or both; the run goes on alike."""
+    changes = {"eval_every": due, "choices_every": due, "sample_every": due, "save_every": due, "prompt": "1 2",
+               "choices": words / "choices.jsonl", "max_steps": 3}
+    settings = tiny_settings(words / "data", tmp_path / "run", **changes)
+    before_batch = between.Between.before_batch
+
+    def signalled(self, of_what):
+        def before(number, of):
+            if (of_what, self.log.bar.n, number) == (what, step, of - 1):
+                os.kill(os.getpid(), signal.SIGINT)
+            before_batch(self, of_what)(number, of)
+        return before
+
+    with monkeypatch.context() as patch:
+        patch.setattr(between.Between, "before_batch", signalled)
+        status, text = main(settings, capsys)
+    assert status == 128 + signal.SIGINT
+    assert f"stopped by signal 2 after step {step}" in text
+    kept = metrics(settings.out, "val_loss" if what == "validation" else "choices_acc")
+    assert step not in kept
+    assert (settings.out / "checkpoints" / f"step_{step:08d}").exists()
+    assert main(settings, capsys)[0] == 0
+    assert main(tiny_settings(words / "data", tmp_path / "whole", **changes), capsys)[0] == 0
+    for name in ("val_loss", "choices_acc", "loss"):
+        assert metrics(settings.out, name) == metrics(tmp_path / "whole", name)
+    assert checkpoint_bytes(settings.out) == checkpoint_bytes(tmp_path / "whole")
     assert (settings.out / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
 
 
