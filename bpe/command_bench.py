@@ -281,6 +281,7 @@ def draw(results: dict, path: Path) -> None:
         if goal:
             axes.plot([goal, goal], [row - 0.4, row + 0.4], color="black", linewidth=2)
     axes.set(xscale="log", xlabel="times as fast as the other tool (black: the goal)", title="bpe/ beside other tools")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.margins(x=0.12)
     axes.axvline(1, color="grey", linewidth=0.8)
     axes.tick_params(axis="y", labelsize=8)

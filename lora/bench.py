@@ -291,7 +291,7 @@ def draw(results, path):
     if "step" in ax:
         bars(ax["step"], results["step"], {"peft": "PEFT", "layer": "our layer alone", "ours": "everything"},
              lambda r: r["step_ms"] / 1e3, lambda h: f"{h:.2g}")
-        ax["step"].set(title="one training step (lower is better)", ylabel="s")
+        ax["step"].set(title="one training step (lower is better)", ylabel="seconds")
     if "stream" in ax:
         names = {"peft random": "PEFT, random", "peft bucketed": "PEFT, by length", "ours packed": "ours, packed"}
         bars(ax["stream"], results["stream"], names, useful, lambda h: f"{h:.0f}" if h else "")
