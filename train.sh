@@ -76,12 +76,16 @@ choices=data/choices/$NAME.jsonl
 exec 3>&1  # the screen, also for a step whose output goes to a log
 
 # attended COMMAND...: runs it, and hands SIGTERM on; bash by itself would first wait for the end of a COMMAND in front.
-# Traps only take note: a wait within a trap can miss the end of what the wait outside has just seen.
+# Traps only take note: a wait within a trap can miss the end of what the wait outside has just seen. What bash runs in
+# the background ignores Ctrl-C; in bash 3.2 (macOS) a subshell cannot undo that, Python can.
 attended() {
-    local worker='' status=0 ended=''
+    local worker='' status=0 ended='' undo=()
+    [ "${BASH_VERSINFO[0]}" -gt 3 ] || undo=("$PYTHON" -c 'import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])')
     trap 'ended=143; [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null || true' TERM
     trap 'ended=130' INT  # Ctrl-C reaches it too
-    (trap - INT TERM; exec "$@") <&0 &
+    (trap - INT TERM; exec ${undo[@]+"${undo[@]}"} "$@") <&0 &
     worker=$!
     [ -z "$ended" ] || kill -TERM "$worker" 2>/dev/null || true
     wait "$worker" || status=$?
@@ -99,7 +103,7 @@ attended() {
 # OUTPUT of other flags is kept. The run folder of an interrupted COMMAND is kept for it to continue in; that of another
 # COMMAND (other settings, other inputs) is moved aside, and back if the other one is refused (status 2).
 step() {
-    local name=$1 output=$2 inputs=() stamp key flags='' before was was_key was_flags aside='' status own=${own:-0} word files
+    local name=$1 output=$2 inputs=() stamp key flags='' before was='' was_key='' was_flags='' aside='' status own=${own:-0} word files
     shift 2
     while [ "$1" != -- ]; do
         [ -e "$1" ] || die "$name: there is no $1; give --text FILE (for instructions: --instructions FILE)"
@@ -119,7 +123,7 @@ step() {
     [ "$own" = 0 ] || flags=$(spelled "${@:$# - own + 1}")
     flags=,$(contents_of "${files[@]:-/dev/null}")$flags
     before=$(cat "$stamp" 2>/dev/null || true)
-    read -r was was_key was_flags <<<"$before" || true
+    read -r was was_key was_flags 2>/dev/null <"$stamp" || true  # no <<<: in bash 3.2 it needs room on the disk
     [[ $was_key == *,*,* ]] || was_flags=''  # a stamp of an older version of this script
     was_flags=${was_flags:+ $was_flags}
     if [ -z "$FORCE" ] && [ -e "$output" ] && [ "$was ${was_key%,*}" = "done $key" ]; then
@@ -171,10 +175,10 @@ contents_of() { find -L "$@" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} +
 spelled() {
     local word name
     for word in "$@"; do
-        name=${word%%=*}
+        name=${word%%=*} name=${name#--}
         case $word in
-            --*=*) printf ' --%s %q' "$(tr - _ <<<"${name#--}")" "${word#*=}" ;;
-            --*) printf ' --%s' "$(tr - _ <<<"${name#--}")" ;;
+            --*=*) printf ' --%s %q' "${name//-/_}" "${word#*=}" ;;
+            --*) printf ' --%s' "${name//-/_}" ;;
             *) printf ' %q' "$word" ;;
         esac
     done

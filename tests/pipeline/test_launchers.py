@@ -545,7 +545,8 @@ def test_an_interrupted_installation_is_mended(clone, tmp_path):
     python = venv / "bin" / "python"
     python.write_text(f"""#!/usr/bin/env bash
 case "$*" in
-    "-c "*) echo '{venv}' ;;
+    "-c "*sys.prefix*) echo '{venv}' ;;
+    "-c "*) exec '{sys.executable}' "$@" ;;
     "-m ensurepip"*) touch '{venv}/pip' ;;
     "-m pip --version") [ -e '{venv}/pip' ] ;;
     "-m pip install"*) [ -e '{venv}/pip' ] && echo installed >&2 ;;
