@@ -58,7 +58,6 @@ class RunLog:
             return
         self.bar.set_postfix_str(f"loss {values['loss']:.3f}, lr {values['lr']:.2e}, norm {values['norm']:.2f}, "
                                  f"{values['tokens_per_s']:,} tokens/s, MFU {values['mfu']:.1%}", refresh=False)
-        self.bar.set_description_str("", refresh=False)
         self.bar.update(progress.step - self.bar.n)
         self.unwritten = progress.step, progress.seconds, values
         if every and progress.step % every == 0:
@@ -70,6 +69,8 @@ class RunLog:
             return
         if batch == 0:
             self.shown = time.monotonic()
+        if batch == of - 1:  # the last one
+            self.bar.set_description_str("", refresh=False)
         elif time.monotonic() - self.shown > self.bar.mininterval:
             self.bar.set_description_str(f"{what} {batch:,}/{of:,}")
             self.shown = time.monotonic()

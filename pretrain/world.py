@@ -89,7 +89,7 @@ class World:
         """From now on a signal to stop waits until the run asks for it (`signals`, `stop_if_asked`)."""
         def note(number, _):
             if self.main and not self.received:  # not through a stream of Python's, which may be in use just now
-                os.write(2, b"\nstopping: what is at hand is brought to an end and saved\n")
+                os.write(2, b"\nstopping; a checkpoint is written first\n")
             self.received.add(number)
 
         for number in STOPPING:
