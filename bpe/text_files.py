@@ -103,18 +103,18 @@ def text_blocks(path: Path, reading: Reading, size: int = BLOCK) -> Iterator[byt
     if not is_jsonl(path):
         yield from blocks(path, reading, size)
         return
-    text, size = b"", max(size, 4)  # no character is longer
+    text, size = bytearray(), max(size, 4)  # no character is longer
     for document, _ in documents(path, reading):
         text += document + f"\n{END_OF_TEXT}\n".encode()
         while len(text) > size:
             cut = size - _incomplete_character(text[:size])
-            yield text[:cut]
-            text = text[cut:]
+            yield bytes(text[:cut])
+            del text[:cut]  # cheap: CPython moves the start of a bytearray
     if text:
-        yield text
+        yield bytes(text)
 
 
-def _incomplete_character(block: bytes) -> int:
+def _incomplete_character(block: bytes | bytearray) -> int:
     r"""How many bytes at the end begin a character that is longer: b"a\xe4\xb8" -> 2."""
     for n, byte in enumerate(reversed(block[-3:]), 1):
         if byte >= 0xC0:

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import time
 
 import pytest
 import text_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from text_files import Reading, blocks, documents
+from text_files import BLOCK, Reading, blocks, documents
 from vocabulary import InputError
 
 END = b"<|endoftext|>"
@@ -46,6 +47,17 @@ def test_text_of_jsonl_is_that_of_a_txt(tmp_path, size):
     assert b"".join(parts) == b"".join(text_files.text_blocks(tmp_path / "a.txt", Reading(), size))
     for part in parts:
         part.decode()
+
+
+def test_long_documents_and_many_short_ones_of_jsonl_take_linear_time(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for texts, size in ((["中a" * 1_000_000], 40), (["ab"] * 200_000, BLOCK)):
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        start = time.process_time()
+        assert sum(map(len, text_files.text_blocks(path, Reading(), size))) == sum(
+            len(text.encode()) + len(END) + 2 for text in texts
+        )
+        assert time.process_time() - start < 5  # what is left is moved neither for each block nor for each document
 
 
 @given(st.lists(st.text("ab\n\r中<|", min_size=1, max_size=12), max_size=5), st.integers(20, 60))
