@@ -12,6 +12,7 @@ from typing import Literal
 import text_files
 import tokenizer_folder
 import tyro
+from folder_swap import refuse_unwritable
 from formats import BYTES
 from pattern import portable
 from text_files import SEPARATORS
@@ -145,6 +146,8 @@ def _check_counts(settings: Train) -> None:
         raise InputError(f"--save_counts {save}: is one of the inputs; choose another file")
     if save and save.exists() and not _holds_counts(save):
         raise InputError(f"--save_counts {save}: exists and is no file of counts; choose another file")
+    if save:
+        refuse_unwritable(save)
 
 
 def _holds_counts(path: Path) -> bool:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -23,8 +24,7 @@ def replacing(folder: Path, is_ours: Callable[[str], bool], last: str) -> Iterat
     folder = folder.resolve()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
-    if folder.exists() and not os.access(folder, os.W_OK):  # it could be exchanged, but not taken away then
-        raise InputError(f"{folder}: is read-only; make it writable, or choose another folder")
+    refuse_unwritable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = folder.parent / f".{folder.name}.tmp"
     with _only_writer(folder):
@@ -71,6 +71,18 @@ def replacing_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """InputError if nothing can be written in the place of a file or folder. Tried, for permissions are not all."""
+    path = path.resolve()
+    if path.is_dir() and not os.access(path, os.W_OK):  # it could be exchanged, but not taken away then
+        raise InputError(f"{path}: is read-only; make it writable, or choose another folder")
+    parent = next((parent for parent in path.parents if parent.exists()), path)
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise InputError(f"{path}: {parent} cannot be written to ({error.strerror}); choose another place") from None
 
 
 def fsync(path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import formats
-from folder_swap import replacing
+from folder_swap import refuse_unwritable, replacing
 from gpt2_files import gpt2_paths
 from pattern import check as check_pattern
 from pattern import portable
@@ -121,13 +121,16 @@ def files(vocabulary: Vocabulary, name: str) -> dict[str, str]:
 
 
 def check(folder: str | Path) -> None:
-    """InputError if a tokenizer cannot go there: a file, or the folder of a model, whose tokenizer it would replace."""
+    """InputError if a tokenizer cannot go there: a file, the folder of a model, whose tokenizer it would replace, or a
+    place that cannot be written to.
+    """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file; a folder is needed")
     for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
         if entry.name == "config.json" or entry.suffix in (".safetensors", ".bin"):
             raise InputError(f"{folder}: holds a model ({entry.name}); choose another folder for the tokenizer")
+    refuse_unwritable(folder)
 
 
 def save(vocabulary: Vocabulary, folder: str | Path) -> list[str]:

@@ -387,6 +387,8 @@ def test_the_seed_s_own_table(tmp_path):
         (("show", "a.NDJSON"), "python data/prepare.py file a.NDJSON --name NAME"),
         (("demo", "--text", "a.tsv"), "python data/prepare.py file a.tsv --name NAME"),
         (("demo", "--timing_vocab_size", "255"), "--timing_vocab_size 255"),
+        (("train", "text.txt", "--out", "text.txt/x/y"), "text.txt cannot be written to (Not a directory)"),
+        (("train", "text.txt", "--save_counts", "text.txt/c.npz"), "text.txt cannot be written to (Not a directory)"),
     ],
 )
 def test_mistakes_are_one_line_with_status_2_and_leave_nothing(place, arguments, message):
@@ -535,6 +537,14 @@ def test_out_is_where_we_stand(tmp_path):
     assert out.returncode == 0 and "tokenizer.json" in out.stdout.split(), out.stderr
     file = tmp_path / "here/tokenizer.json"
     assert not run("train", SAMPLE, "--out", file, status=2).stdout  # refused before it counts
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+@pytest.mark.parametrize("flag", ["--out", "--save_counts"])
+def test_a_place_that_cannot_be_written_to_is_refused_before_it_counts(flag):
+    """Not even by root."""
+    done = run("train", SAMPLE, flag, "/proc/x/y", status=2)
+    assert not done.stdout and b"error: /proc/x/y: /proc cannot be written to (" in done.stderr
 
 
 def test_special_tokens_can_be_allowed_in_shards(place):
