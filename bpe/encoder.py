@@ -118,9 +118,9 @@ class Tokenizer:
         """Threads to use: those of the tokenizer if None."""
         return self.threads if threads is None else how_many(threads)
 
-    def __getstate__(self) -> dict:
-        """What is pickled: all but the caches, which fill again."""
-        return self.__dict__ | {"_caches": []}
+    def __reduce__(self) -> tuple:
+        """What it is made of: Ray and joblib would hand the tables back read-only, as no kernel takes them."""
+        return type(self), (self.vocabulary, self.threads)
 
     def encode(
         self, text: str | bytes, allowed_special: Specials = (), disallowed_special: Specials = "all"

@@ -333,6 +333,15 @@ def test_pickles_are_small_however_much_was_encoded():
     assert len(pickled) == fresh and pickle.loads(pickled).encode(SAMPLE) == ids
 
 
+def test_pickles_whose_buffers_come_back_read_only():
+    """As Ray, and joblib with its memory maps, hand out arrays."""
+    tokenizer, buffers = trained(), []
+    pickled = pickle.dumps(tokenizer, protocol=5, buffer_callback=buffers.append)
+    again = pickle.loads(pickled, buffers=[bytes(buffer) for buffer in buffers])
+    assert again.encode(SAMPLE) == tokenizer.encode(SAMPLE) and again.decode(again.encode(SAMPLE)) == SAMPLE
+    assert pickle.loads(pickle.dumps(Tokenizer(tokenizer.vocabulary, threads=2))).threads == 2
+
+
 def test_works_without_a_writable_cache(tmp_path):
     """numba finds nowhere to write: compiled in memory, said so, same ids. Slow, so only the scanner is tried."""
     script = (
