@@ -17,6 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -25,12 +26,14 @@ from coding import decode_ids, decoded_size, encode_pieces
 from counting import CLASSES, LONGEST, SCANNERS, blocks, how_many
 from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
 from scanner import AT, new_state
-from split import Cutter, compile_pattern, piece_ends, possible_specials, split_specials
+from split import Cutter, compile_pattern, may_hold, piece_ends, possible_specials, split_specials
 from utf8 import write_utf8
 from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes
 from word_table import FULL
 
 Specials = Collection[str] | Literal["all"]
+Chosen = frozenset[str] | Literal["all"]
+Texts = tuple[str, ...]
 Parts = list[tuple[int, int, str | None]]  # (start, end, special token or None)
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
@@ -110,6 +113,11 @@ class Tokenizer:
         within[starts.astype(np.int64)[sizes > 0]] = False
         after = np.flatnonzero(within)
         side_by_side[self._text[after - 1], self._text[after]] = True
+        self._specials = tuple(vocabulary.special_tokens)
+        late = [text for text in reversed(self._specials) if text in vocabulary.normalized]
+        if len(late) == len(self._specials) and not vocabulary.normalizer:  # all alike: the first turn will do
+            late = []
+        self._late = {self._normal(text): text for text in late}
         self._has_token = byte_ids >= 0  # bool [256]
         self._rules = (byte_ids, byte_ranks, pairs, merged_ids, side_by_side)
         self._caches: list[PieceCache] = []  # those that no thread uses now
@@ -223,34 +231,29 @@ class Tokenizer:
         except UnicodeDecodeError:
             return data.decode("utf-8", errors)
 
-    def _special_rules(self, allowed: Specials, disallowed: Specials) -> tuple[list[str], list[str]]:
-        """(allowed, disallowed) special tokens as lists."""
-        known = self.vocabulary.special_tokens
+    def _special_rules(self, allowed: Specials, disallowed: Specials) -> tuple[Texts, Texts]:
+        """(allowed, disallowed) special tokens."""
         for name, chosen in (("allowed_special", allowed), ("disallowed_special", disallowed)):
             if chosen != "all":
                 check_several(name, chosen, ', or "all"')
-            unknown = [] if chosen == "all" else [text for text in chosen if text not in known]
-            if unknown:
-                raise InputError(f"{name}: {unknown[0]!r} is no special token; there are: {', '.join(known) or 'none'}")
-        allowed = dict.fromkeys(known if allowed == "all" else [*allowed, *self.vocabulary.added])
-        return list(allowed), [t for t in (known if disallowed == "all" else disallowed) if t not in allowed]
+        chosen = (given if given == "all" else frozenset(given) for given in (allowed, disallowed))
+        return special_rules(self._specials, self.vocabulary.added, *chosen)
 
-    def _parts(self, data: np.ndarray, size: int, allowed: list[str], disallowed: list[str]) -> Parts:
+    def _parts(self, data: np.ndarray, size: int, allowed: Texts, disallowed: Texts) -> Parts:
         """All of data[:size] in parts. SpecialTokenInText for a disallowed one."""
         if size > LONGEST:
             raise InputError(f"text: {size:,} bytes without a place to cut; at most 2 GiB can be encoded at once")
         if not allowed and not disallowed:
             return [(0, size, None)]
         text = data[:size].tobytes()
-        parts = split_specials(text, allowed)
-        possible = possible_specials(text, disallowed)
-        for special in filter(possible.__contains__, disallowed):
-            token = to_bytes(special)
-            if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
-                raise SpecialTokenInText(special)
-        return parts
+        if not may_hold(text, self._specials):  # as most texts
+            return [(0, size, None)]
+        if self._late:
+            late = self.vocabulary.normalized
+            allowed, disallowed = (tuple(t for t in those if t not in late) for those in (allowed, disallowed))
+        return cut_at_specials(text, allowed, disallowed)
 
-    def _encode(self, text: str | bytes, allowed: list[str], disallowed: list[str], threads: int = 1) -> np.ndarray:
+    def _encode(self, text: str | bytes, allowed: Texts, disallowed: Texts, threads: int = 1) -> np.ndarray:
         """Ids of one text, a long one in parts."""
 
         def work(span: tuple[int, int]) -> np.ndarray:
@@ -261,19 +264,23 @@ class Tokenizer:
         spans = Cutter(self.vocabulary.pattern, allowed + disallowed).spans(text, AT_ONCE)
         return joined(in_order(work, spans, threads), len(text), self.dtype)
 
+    def _free_cache(self) -> PieceCache:
+        """One that no other thread uses, to be put back into _caches afterwards: also where a text was refused."""
+        try:
+            return self._caches.pop()
+        except IndexError:
+            return PieceCache()
+
     def _encode_part(
-        self, text: str | bytes, start: int, end: int, allowed: list[str], disallowed: list[str]
+        self, text: str | bytes, start: int, end: int, allowed: Texts, disallowed: Texts
     ) -> np.ndarray:
         """Ids of text[start:end], which no piece and no special token crosses the ends of."""
-        try:
-            cache = self._caches.pop()
-        except IndexError:
-            cache = PieceCache()
+        cache = self._free_cache()
         try:
             data, size = cache.load(text, start, end)
             parts = self._parts(data, size, allowed, disallowed)
-            if self.vocabulary.normalizer:
-                normal, parts = self._normalised(data[:size].tobytes(), parts)
+            if self.vocabulary.normalizer or self._late:
+                normal, parts = self._normalised(data[:size].tobytes(), parts, allowed, disallowed)
                 data, size = cache.load(normal, 0, len(normal))
             if self.vocabulary.missing_bytes:
                 self._refuse_missing(data[:size])
@@ -286,27 +293,33 @@ class Tokenizer:
                 for first, ends in self._pieces(data, begin, stop, cache.ends):
                     at += encode_pieces(data, first, ends, out[at:], cache.arrays, self._rules, BYTE_MASKS)
             return out[:at].astype(self.dtype)
-        finally:  # warm for the next text, also where this one was refused
+        finally:
             self._caches.append(cache)
 
-    def _normalised(self, data: bytes, parts: Parts) -> tuple[bytes, Parts]:
+    def _normal(self, text: str) -> str:
+        """The text in the vocabulary's normal form."""
+        form = self.vocabulary.normalizer
+        return unicodedata.normalize(form, text) if form else text
+
+    def _normalised(self, data: bytes, parts: Parts, allowed: Texts, disallowed: Texts) -> tuple[bytes, Parts]:
         """The text in the vocabulary's normal form, and its parts there.
 
         Special tokens stay as they are, and what only becomes like one is none: the Kelvin sign is K in NFC, and
-        nobody looks for it in a text that is to hold no [MASK]. Those of `vocabulary.added` are found there as well.
-        A part between two cuts is normalised as within the whole: at white space, and beside special tokens, nothing
-        is joined.
+        nobody looks for it in a text that is to hold no [MASK]. Those of `vocabulary.normalized` are looked for here,
+        as the normal form writes them. A part between two cuts is normalised as within the whole: at white space, and
+        beside special tokens, nothing is joined.
         """
-        form, texts, normal_parts, at = self.vocabulary.normalizer, [], [], 0
+        texts, normal_parts, at = [], [], 0
+        late = [tuple(form for form, text in self._late.items() if text in those) for those in (allowed, disallowed)]
         for start, end, special in parts:
             if special is not None:
                 texts.append(data[start:end])
                 normal_parts.append((at, at + end - start, special))
             else:
-                normal = unicodedata.normalize(form, data[start:end].decode("utf-8", "surrogateescape"))
+                normal = self._normal(data[start:end].decode("utf-8", "surrogateescape"))
                 texts.append(normal.encode("utf-8", "surrogateescape"))
-                within = split_specials(texts[-1], self.vocabulary.added)
-                normal_parts += [(at + begin, at + stop, added) for begin, stop, added in within]
+                for begin, stop, form in cut_at_specials(texts[-1], *late):
+                    normal_parts.append((at + begin, at + stop, self._late.get(form)))
             at += len(texts[-1])
         return b"".join(texts), normal_parts
 
@@ -330,6 +343,29 @@ class Tokenizer:
             if found:
                 yield first, room[:found]
                 first = int(room[found - 1])
+
+
+@lru_cache(maxsize=64)
+def special_rules(known: Texts, added: frozenset[str], allowed: Chosen, disallowed: Chosen) -> tuple[Texts, Texts]:
+    """(allowed, disallowed) of the special tokens `known`, of which `added` are always allowed."""
+    for name, chosen in (("allowed_special", allowed), ("disallowed_special", disallowed)):
+        unknown = () if chosen == "all" else chosen.difference(known)
+        for text in unknown:
+            raise InputError(f"{name}: {text!r} is no special token; there are: {', '.join(known) or 'none'}")
+    taken = frozenset(known) if allowed == "all" else allowed | added
+    refused = frozenset(known) if disallowed == "all" else disallowed
+    return tuple(text for text in known if text in taken), tuple(text for text in known if text in refused - taken)
+
+
+def cut_at_specials(text: bytes, allowed: Texts, disallowed: Texts) -> Parts:
+    """All of the text in parts. SpecialTokenInText for a disallowed one between those that are allowed."""
+    parts = split_specials(text, allowed)
+    possible = possible_specials(text, disallowed)
+    for special in filter(possible.__contains__, disallowed):
+        token = to_bytes(special)
+        if any(other is None and text.find(token, start, end) >= 0 for start, end, other in parts):
+            raise SpecialTokenInText(special)
+    return parts
 
 
 def in_order(work: Callable, items: Iterable, threads: int) -> Iterator:

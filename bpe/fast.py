@@ -113,6 +113,7 @@ def extend(
         vocabulary.special_tokens,
         vocabulary.pattern,
         vocabulary.added,
+        normalized=vocabulary.normalized,
     )
 
 

@@ -20,8 +20,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from linked_list import LinkedListTokenizer
+from pattern import GPT4_REGEX, NAMED_REGEXES, matches_everything
 from vocabulary import (
     MOST_TOKENS,
+    PATTERNS,
     InputError,
     Vocabulary,
     byte_order,  # noqa: F401  (doctest)
@@ -30,16 +32,8 @@ from vocabulary import (
     without_token,
 )
 
-# The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
-# `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
-GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-GPT4_REGEX = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s+(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"
-)
 # Digits, then GPT-2's split of what lies between them, in one (SmolLM2): a space before a digit stands at an end there.
 DIGITS_REGEX = r"|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
 
 CHARACTERS = [chr(point) for point in mapped_code_points()]  # byte -> the character that stands for it
 BYTES = {character: byte for byte, character in enumerate(CHARACTERS)}
@@ -67,8 +61,8 @@ def from_mapped(text: str, field: str) -> bytes:
 def tokenizer_json(vocabulary: Vocabulary) -> str:
     """The whole tokenizer in one file, as `tokenizers` saves it (pretty): vocabulary, merges, specials and split."""
     added = [
-        {"id": n, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
-         "special": text not in vocabulary.added}
+        {"id": n, "content": text, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": text in vocabulary.normalized, "special": text not in vocabulary.added}
         for text, n in sorted(vocabulary.special_tokens.items(), key=lambda item: item[1])
     ]  # fmt: skip
     spelled = spellings(vocabulary)
@@ -130,13 +124,26 @@ def parse_pre_tokenizer(step: dict) -> str:
     pattern, behavior = steps[0].get("pattern"), (steps[0].get("behavior"), steps[0].get("invert"))
     if own_split or not isinstance(pattern, dict) or not isinstance(pattern.get("Regex"), str):
         raise InputError(f"pre_tokenizer: this {kinds[0]} is not supported; {known} with use_regex false")
-    name = NAMED_REGEXES.get(pattern["Regex"], pattern["Regex"])
-    if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and name in ("gpt2", "gpt4")):
+    expression = pattern["Regex"]
+    if expression in PATTERNS:
+        raise InputError(f"pre_tokenizer.pattern: {expression!r} is the name of a split here; write (?:{expression})")
+    if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and matches_everything(expression)):
         raise InputError(
             f"pre_tokenizer: behavior {behavior[0]!r} with invert {behavior[1]!r} is not supported, only 'Isolated' and"
-            " False, or 'Removed' and True for the splits of gpt2 and gpt4"
+            " False, or 'Removed' and True of an expression that leaves nothing out"
         )
-    return name
+    return NAMED_REGEXES.get(expression, expression)
+
+
+def parse_normalizer(step: object) -> str:
+    """"NFC", or "" for none, which some files write as a sequence of no steps (DeepSeek's)."""
+    steps = step.get("normalizers") if isinstance(step, dict) and step.get("type") == "Sequence" else [step]
+    if not isinstance(steps, list) or any(step not in (None, {"type": "NFC"}) for step in steps):
+        raise InputError(
+            f"normalizer: {json.dumps(step)[:60]} is not supported, only NFC: it changes the text, so decoding"
+            " would not give it back"
+        )
+    return "NFC" if any(steps) else ""
 
 
 def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
@@ -154,14 +161,9 @@ def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
     for name, accepted in refused.items():
         if model.get(name) not in accepted:
             raise InputError(f"model.{name}: {model.get(name)!r} is not supported: only byte-level BPE")
-    normalizer = document.get("normalizer")
-    if normalizer not in (None, {"type": "NFC"}):
-        raise InputError(
-            f"normalizer: {json.dumps(normalizer)[:60]} is not supported, only NFC: it changes the text, so decoding"
-            " would not give it back"
-        )
+    normalizer = parse_normalizer(document.get("normalizer"))
     pattern = parse_pre_tokenizer(_field(document, "pre_tokenizer", dict))
-    specials, not_special = {}, set()
+    specials, not_special, normalized = {}, set(), set()
     added = [] if document.get("added_tokens") is None else _field(document, "added_tokens", list)
     for n, token in enumerate(added):
         field = f"added_tokens[{n}]"
@@ -175,15 +177,31 @@ def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
         specials[token["content"]] = _token_id(token.get("id"), f"{field}.id")
         if token.get("special") is False:
             not_special.add(token["content"])
+        if token.get("normalized"):
+            normalized.add(token["content"])
     vocab = _field(model, "vocab", dict, "model.")
+    _check_numbering(specials, vocab)
     merges = _field(model, "merges", list, "model.")
     vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges", missing_bytes)
     vocabulary = dataclasses.replace(
-        vocabulary, added=frozenset(not_special), normalizer=normalizer["type"] if normalizer else ""
+        vocabulary, added=frozenset(not_special), normalizer=normalizer, normalized=frozenset(normalized)
     )
     if model.get("ignore_merges"):
         _check_reachable(vocabulary)
     return vocabulary
+
+
+def _check_numbering(specials: dict[str, int], vocab: dict[str, int]) -> None:
+    """InputError unless added tokens that `vocab` lacks have the ids after its own, in order: tokenizers gives them
+    these, whatever the file says.
+    """
+    new = [(text, n) for text, n in specials.items() if text not in vocab]
+    for due, (text, n) in enumerate(new, len(vocab)):
+        if n != due:
+            raise InputError(
+                f"added_tokens: {text!r} has id {n}, but Hugging Face's tokenizers number those that are not in"
+                f" model.vocab anew, in the order of the file, and give it {due}"
+            )
 
 
 def _from_strings(

@@ -8,12 +8,21 @@ Known splits get their name.
 
 import re
 
-from formats import NAMED_REGEXES
+import regex
 from split import PATTERN_OF, compile_pattern
 from vocabulary import PATTERNS, InputError
 
+# The splits as a file spells them out. GPT-4's is rewritten for Oniguruma, the regex engine inside `tokenizers`, where
+# `{1,3}+` is no possessive quantifier but a repetition, and `$` also matches before a newline. Same pieces as tiktoken.
+GPT2_REGEX = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT4_REGEX = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s+(?![\s\S])|\s*[\r\n]|\s+(?!\S)|\s"
+)
+NAMED_REGEXES = {GPT2_REGEX: "gpt2", GPT4_REGEX: "gpt4"}
+
 # GPT-2's and GPT-4's as tiktoken spells them, and as our files do: they have scanners, a hundred times faster
-NAMES = NAMED_REGEXES | {regex: name for name, regex in PATTERN_OF.items()}
+NAMES = NAMED_REGEXES | {expression: name for name, expression in PATTERN_OF.items()}
 
 ATOM = r"""\\(?:[pPN]\{[^}]*\}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|\d+|.)  # an escape
     |\[\^?\]?(?:\[:\^?\w+:\]|\\.|[^\]\\])*\]                                              # a set
@@ -104,6 +113,22 @@ def check(pattern: str) -> None:
         if re.fullmatch(r"\{\d+\}\?", times):
             _refuse(pattern, times, times[:-1])
     check_folding(pattern)
+
+
+def matches_everything(pattern: str) -> bool:
+    """Whether a pattern surely leaves out no character of any text: each is matched by itself, whatever is around.
+
+    Possessive and atomic parts may take what a match needs, so of them nothing is sure.
+    """
+    def unsure(match: re.Match) -> str:
+        looks = match["atom"] in ("^", "$", r"\A", r"\G") or re.match(r"\(\?<?[=!]", pattern[match.start() :])
+        return f"(?!){match[0]}" if looks else match[0]
+
+    compile_pattern(pattern)
+    if re.search(r"[?*+]\+|\(\?>", pattern) or any((m["times"] or "")[-1:] == "+" for m in REPEATED.finditer(pattern)):
+        return False
+    alone = regex.compile(REPEATED.sub(unsure, pattern))
+    return all(map(alone.fullmatch, map(chr, range(0x110000))))
 
 
 def check_folding(pattern: str) -> None:

@@ -109,6 +109,12 @@ def _occurring(data: bytes | bytearray, holders: dict, any_core: re.Pattern) -> 
     return [core for core in holders if core in found]
 
 
+def may_hold(data: bytes | bytearray, specials: tuple[str, ...]) -> bool:
+    """Whether `data` may hold any of the special tokens."""
+    holders, any_core = _holders(specials)
+    return any(core in data for core in holders) if len(holders) <= FEW_SPECIALS else bool(any_core.search(data))
+
+
 def possible_specials(data: bytes | bytearray, specials: Iterable[str]) -> set[str]:
     """Those of the special tokens that `data` may hold; it holds none of the others."""
     holders, any_core = _holders(tuple(specials))

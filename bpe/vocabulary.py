@@ -113,6 +113,7 @@ class Vocabulary:
     pattern: str = "gpt2"  # "gpt2", "gpt4", "none" or a regular expression of the `regex` package
     added: frozenset[str] = frozenset()  # those of special_tokens that any text may hold (HF's `"special": false`)
     normalizer: str = ""  # "NFC": text is brought into that form first, and is that when decoded (Qwen's)
+    normalized: frozenset[str] = frozenset()  # those of special_tokens that are looked for last, in the normal form
     missing_bytes: frozenset[int] = frozenset()  # bytes without a token, which no text may hold (SmolLM2: 0x04 ...)
 
     @classmethod

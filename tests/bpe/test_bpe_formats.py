@@ -20,6 +20,7 @@ import tiktoken
 import tokenizer_folder
 import tokenizers
 from encoder import SpecialTokenInText, Tokenizer
+from pattern import GPT2_REGEX, GPT4_REGEX
 from pattern import check as check_pattern
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from vocabulary import InputError, Vocabulary
@@ -42,7 +43,7 @@ def hugging_face(pattern: str = "gpt2", specials=("<|endoftext|>",), size: int =
     """A tokenizer trained by `tokenizers` itself."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern == "gpt2")
-    regex = {"gpt2": None, "none": None, "gpt4": formats.GPT4_REGEX}.get(pattern, pattern)
+    regex = {"gpt2": None, "none": None, "gpt4": GPT4_REGEX}.get(pattern, pattern)
     split = regex and pre_tokenizers.Split(tokenizers.Regex(regex), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level]) if split else byte_level
     tokenizer.decoder = decoders.ByteLevel()
@@ -117,7 +118,7 @@ def test_rank_file_is_read_by_tiktoken(small, tmp_path):
     for line in path.read_text().splitlines():
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
-    encoding = tiktoken.Encoding("ours", pat_str=formats.GPT2_REGEX, mergeable_ranks=ranks, special_tokens={})
+    encoding = tiktoken.Encoding("ours", pat_str=GPT2_REGEX, mergeable_ranks=ranks, special_tokens={})
     theirs = hugging_face()
     for text in PROBES:
         assert encoding.encode_ordinary(text) == theirs.encode(text).ids
@@ -158,7 +159,7 @@ def test_merges_as_strings_and_the_splits_of_other_tools(small):
     document["pre_tokenizer"] = {
         "type": "Sequence",
         "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": formats.GPT4_REGEX}, "behavior": "Removed", "invert": True},
+            {"type": "Split", "pattern": {"Regex": GPT4_REGEX}, "behavior": "Removed", "invert": True},
             {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         ],
     }
@@ -189,6 +190,44 @@ def test_an_inverted_split_is_refused_as_such(small):
     text = formats.tokenizer_json(dataclasses.replace(small, pattern=REGEX))
     with pytest.raises(InputError, match="behavior 'Isolated' with invert True is not supported"):
         formats.parse_tokenizer_json(text.replace('"invert": false', '"invert": true'))
+
+
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def test_a_split_by_what_lies_between_is_taken_where_nothing_does(small):
+    """cl100k's as many converters write it: what the expression leaves out is removed, and it leaves out nothing."""
+    document = json.loads(formats.tokenizer_json(dataclasses.replace(small, pattern=LLAMA3)))
+    document["pre_tokenizer"]["pretokenizers"][0] |= {"behavior": "Removed", "invert": True}
+    ours = Tokenizer(formats.parse_tokenizer_json(json.dumps(document)))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(document))
+    assert ours.vocabulary.pattern == LLAMA3
+    for text in PROBES:
+        assert ours.encode(text) == theirs.encode(text).ids
+    for regex in (LLAMA3.removesuffix(r"|\s+"), r"\p{L}+|\p{N}+", "("):
+        document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = regex
+        with pytest.raises(InputError, match=r"'Removed' and True of an expression that leaves|not a regular"):
+            formats.parse_tokenizer_json(json.dumps(document))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt4", "none"])
+def test_an_expression_that_is_a_name_here_is_not_taken_for_the_split(small, name):
+    text = formats.tokenizer_json(dataclasses.replace(small, pattern=REGEX))
+    with pytest.raises(InputError, match=rf"pre_tokenizer\.pattern: '{name}' .* write \(\?:{name}\)"):
+        formats.parse_tokenizer_json(text.replace(json.dumps(REGEX, ensure_ascii=False), f'"{name}"'))
+
+
+@pytest.mark.parametrize("steps, form", [([], ""), (["NFC"], "NFC"), (["NFC", "NFC"], "NFC")])
+def test_normalizers_in_a_sequence(small, steps, form):
+    document = json.loads(formats.tokenizer_json(small))
+    document["normalizer"] = {"type": "Sequence", "normalizers": [{"type": step} for step in steps]}
+    assert formats.parse_tokenizer_json(json.dumps(document)) == dataclasses.replace(small, normalizer=form)
+    document["normalizer"]["normalizers"].append({"type": "Lowercase"})
+    with pytest.raises(InputError, match=r"normalizer: .*Sequence.* is not supported, only NFC"):
+        formats.parse_tokenizer_json(json.dumps(document))
 
 
 @pytest.mark.parametrize("individual", [True, False])
@@ -462,7 +501,7 @@ def test_special_tokens_of_rank_files_with_gaps_between_their_ids(tmp_path):
     assert loaded.special_tokens == {"<|end|>": 258, "<|first|>": 257, "<|prompt|>": 261} | unused
     ranks = {base64.b64decode(token): int(n) for token, n in map(str.split, text.splitlines())}
     specials = {"<|end|>": 258, "<|first|>": 257, "<|prompt|>": 261}
-    theirs = tiktoken.Encoding("x", pat_str=formats.GPT2_REGEX, mergeable_ranks=ranks, special_tokens=specials)
+    theirs = tiktoken.Encoding("x", pat_str=GPT2_REGEX, mergeable_ranks=ranks, special_tokens=specials)
     probe = "ab<|end|>cab<|prompt|><|first|>"
     assert Tokenizer(loaded).encode(probe, allowed_special="all") == theirs.encode(probe, allowed_special="all")
     for specials, message in {
@@ -491,6 +530,55 @@ def test_added_tokens_that_are_not_special_are_matched_in_any_text_as_in_tokeniz
     with pytest.raises(SpecialTokenInText):
         ours.encode("<tool><|endoftext|>")
     assert json.loads(formats.tokenizer_json(read)) == document
+
+
+@pytest.mark.parametrize("form", [None, "NFC"])
+def test_normalized_tokens_are_looked_for_after_the_others_and_in_the_normal_form(form):
+    """As Pythia's runs of spaces. What the first turn has taken is not there in the second, whatever begins first."""
+    contents = ["<a>", "x<a>", "<a><b>", "b>", "  ", "    ", "e\u0301", "\u212b", "[K", "> "]
+    draw = random.Random(5)
+    for _ in range(40):
+        theirs = tokenizers.Tokenizer.from_str(formats.tokenizer_json(Vocabulary.build(range(256), [(104, 105)])))
+        theirs.normalizer = form and tokenizers.normalizers.NFC()
+        theirs.add_tokens([
+            tokenizers.AddedToken(content, normalized=draw.random() < 0.5, special=draw.random() < 0.5)
+            for content in draw.sample(contents, 5)
+        ])  # fmt: skip
+        vocabulary = formats.parse_tokenizer_json(theirs.to_str())
+        ours = Tokenizer(vocabulary)
+        assert formats.parse_tokenizer_json(formats.tokenizer_json(vocabulary)) == vocabulary
+        for _ in range(20):
+            text = "".join(draw.choices([*contents, "x", "é", "[\u212a", " ", "hi", "<", "<b>"], k=9))
+            ids = ours.encode(text, allowed_special="all")
+            assert ids == theirs.encode(text).ids, (text, vocabulary)
+            assert [n for part in ours.encode_stream(text, "all") for n in part.tolist()] == ids
+    theirs.add_special_tokens([tokenizers.AddedToken("[K]", normalized=True)])
+    ours = Tokenizer(formats.parse_tokenizer_json(theirs.to_str()))
+    for text in ("[K]", "a[\u212a]")[: 1 + bool(form)]:
+        assert ours.encode(text, "all") == theirs.encode(text).ids
+        with pytest.raises(SpecialTokenInText, match=r"'\[K\]'"):
+            ours.encode(text)
+
+
+def test_added_tokens_that_hugging_face_would_number_otherwise_are_refused():
+    """It gives those that model.vocab lacks the ids after its own, in the order of the file, and does not say so."""
+    document = json.loads(formats.tokenizer_json(Vocabulary.build(range(256), [], ["<a>", "<b>"], "none", False)))
+    a, b = document["added_tokens"]
+    for text in ("<a>", "<b>"):
+        del document["model"]["vocab"][text]
+    for added, refused in (([a, b], False), ([b, a], True), ([a, b | {"id": 258}], True)):
+        document["added_tokens"] = added
+        theirs = tokenizers.Tokenizer.from_str(json.dumps(document))
+        if refused:
+            assert theirs.token_to_id(added[1]["content"]) != added[1]["id"]
+            with pytest.raises(InputError, match=r"added_tokens: '<b>' has id 25[78], but .* give it 25[67]"):
+                formats.parse_tokenizer_json(json.dumps(document))
+        else:
+            assert formats.parse_tokenizer_json(json.dumps(document)).special_tokens == {"<a>": 256, "<b>": 257}
+    document |= {"added_tokens": [a, b]}
+    document["model"]["vocab"]["<b>"] = 257
+    with pytest.raises(InputError, match=r"'<a>' has id 256, but .* give it 257"):
+        formats.parse_tokenizer_json(json.dumps(document))
 
 
 def test_a_tokenizer_without_tokens_for_some_bytes(tmp_path):

@@ -20,6 +20,7 @@ import tokenizers
 from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pattern import GPT2_REGEX
 from test_bpe_run import END, ROOT, SAMPLE, error, run
 from vocabulary import InputError, Vocabulary
 
@@ -161,7 +162,7 @@ def test_8_special_tokens_survive_files_and_are_found_longest_first(tmp_path, pa
     assert ours.vocabulary == trained
     theirs = tokenizers.Tokenizer.from_file(str(tmp_path / "t/tokenizer.json"))
     reference = tiktoken.Encoding(
-        "t", pat_str=r"(?s:.+)" if pattern == "none" else formats.GPT2_REGEX if pattern == "gpt2" else pattern,
+        "t", pat_str=r"(?s:.+)" if pattern == "none" else GPT2_REGEX if pattern == "gpt2" else pattern,
         mergeable_ranks={t: n for n, t in enumerate(trained.token_bytes) if n >= len(SPECIALS)},
         special_tokens=trained.special_tokens,
     )  # fmt: skip
@@ -216,7 +217,7 @@ def test_9_a_rank_file_gives_the_ids_of_tiktoken():
     gpt2 = tokenizer_folder.load("gpt2")
     ranks = {token: n for n, token in enumerate(gpt2.token_bytes[:-1])}
     ours = Tokenizer(formats.parse_rank_file(formats.rank_file(gpt2), "gpt2", [END]))
-    theirs = tiktoken.Encoding("gpt2", pat_str=formats.GPT2_REGEX, mergeable_ranks=ranks, special_tokens={})
+    theirs = tiktoken.Encoding("gpt2", pat_str=GPT2_REGEX, mergeable_ranks=ranks, special_tokens={})
     rng = np.random.default_rng(0)
     tokens = [t for t in gpt2.token_bytes[:-1] if t.isascii()]
     for _ in range(3000):

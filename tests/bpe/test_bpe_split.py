@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import regex
 from bit_masks import PADDING
-from formats import GPT2_REGEX, GPT4_REGEX
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pattern import check, portable
+from pattern import GPT2_REGEX, GPT4_REGEX, check, matches_everything, portable
 from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
 from split import PATTERN_OF, Cutter, piece_ends, possible_specials, split_pieces, split_specials
 from vocabulary import InputError, to_bytes
@@ -193,6 +192,15 @@ def test_rewritten_expressions_split_alike_here_and_in_tokenizers(pattern):
 def test_expressions_that_cannot_be_carried_over_are_refused(pattern, message):
     with pytest.raises(InputError, match=message):
         portable(pattern)
+
+
+@pytest.mark.parametrize("pattern, sure", [
+    (GPT2_REGEX, True), (GPT4_REGEX, True), (r"[\s\S]", True), (r"\p{L}|\P{L}", True), (r"\(?=?|[^(=]", True),
+    (r"\p{L}+", False), (r"\S|\s(?!\S)", False), (r"\A.|\n", False), (r"(?:xy)?+[\s\S]", False),
+    (r"(?>(?:xy)?)[\s\S]", False), (r"\S|(?<=a)\s|\n", False),
+])  # fmt: skip
+def test_patterns_that_surely_match_everything(pattern, sure):
+    assert matches_everything(pattern) == sure
 
 
 LETTERS = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
