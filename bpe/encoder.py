@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from scanner import AT, new_state
 from split import Cutter, compile_pattern, may_hold, piece_ends, possible_specials, split_specials
 from utf8 import write_utf8
 from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes
-from word_table import FULL
+from word_table import FULL, LOW
 
 Specials = Collection[str] | Literal["all"]
 Chosen = frozenset[str] | Literal["all"]
@@ -37,8 +38,11 @@ Texts = tuple[str, ...]
 Parts = list[tuple[int, int, str | None]]  # (start, end, special token or None)
 KNOWN_BITS = 18  # rows of the table of short pieces, 8 MB, for each thread
 LONGER_BITS = 18  # slots of the table of longer ones
+SHORT = 2000  # characters of a text below which Python turns it into UTF-8 faster than a kernel is called
 AT_ONCE = 1 << 19  # characters of text that are encoded at a time
+TOGETHER = 1 << 15  # characters of short texts that are encoded in one go
 PIECES = 1 << 17  # found at a time: most texts have fewer in that many characters, so threads seldom wait for the GIL
+MOST_TOGETHER = PIECES - 65  # bytes of them: as many pieces at most, and scanners want room for a block's more
 
 
 class PieceCache:
@@ -64,6 +68,8 @@ class PieceCache:
 
     def load(self, text: str | bytes, start: int, end: int) -> tuple[np.ndarray, int]:
         """uint8 [bytes + PADDING at least] and the number of bytes: the UTF-8 of text[start:end], until the next."""
+        if isinstance(text, str) and end - start < SHORT:
+            text, start, end = (data := to_bytes(text[start:end])), 0, len(data)
         most = (4 if isinstance(text, str) else 1) * (end - start)
         if len(self._text) < most + PADDING:
             self._text = np.empty(most + PADDING, np.uint8)
@@ -164,7 +170,10 @@ class Tokenizer:
         allowed, disallowed = self._special_rules(allowed_special, disallowed_special)
 
         def work(group: list[str | bytes]) -> list[np.ndarray]:
-            return [self._encode(text, allowed, disallowed) for text in group]
+            result = []
+            for some in grouped(group, TOGETHER):
+                result += self._encode_short(some) or [self._encode(text, allowed, disallowed) for text in some]
+            return result
 
         groups = in_order(work, grouped(texts, AT_ONCE), self._how_many(threads))
         return [ids for group in groups for ids in group]
@@ -270,6 +279,36 @@ class Tokenizer:
             return self._caches.pop()
         except IndexError:
             return PieceCache()
+
+    def _encode_short(self, texts: list[str | bytes]) -> list[np.ndarray]:
+        """Ids of each of some short texts, encoded at once, since calling the kernels takes longer than they do.
+
+        None where they are long or may hold a special token, or have to be changed or looked through first.
+        """
+        simple = self._scan is not None and not self.vocabulary.normalizer and not self.vocabulary.missing_bytes
+        if not simple or sum(map(len, texts)) > MOST_TOGETHER:
+            return []
+        texts = list(map(to_bytes, texts))
+        together = b"".join(texts)
+        if len(together) > MOST_TOGETHER or may_hold(together, self._specials):
+            return []
+        cache = self._free_cache()
+        try:
+            data, size = cache.load(together, 0, len(together))
+            stops, ends, found, state = list(accumulate(map(len, texts))), cache.ends, 0, new_state()
+            fresh = state.copy()
+            for start, stop in pairwise((0, *stops)):
+                state[:] = fresh
+                state[AT] = start
+                found += self._scan(data, state, stop, CLASSES, ends[found:])
+            out = cache.room(size)
+            n = encode_pieces(data, 0, ends[:found], out, cache.arrays, self._rules, BYTE_MASKS)
+            ids = out[:n].astype(self.dtype)
+        finally:
+            self._caches.append(cache)
+        bytes_until = np.cumsum(self._spans[ids] & LOW)  # no token lies in two texts: some end where a text does
+        cuts = np.searchsorted(bytes_until, np.array(stops, np.uint64), "right").tolist()
+        return [ids[a:b].copy() for a, b in pairwise((0, *cuts))]
 
     def _encode_part(
         self, text: str | bytes, start: int, end: int, allowed: Texts, disallowed: Texts

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import counting
+import encoder
 import fast
 import numpy as np
 import pytest
@@ -213,6 +214,36 @@ def test_threads_and_batches_give_the_same_ids(gpt2):
     for worker in workers:
         worker.join()
     assert all(results[n] == gpt2.encode(texts[n] * 50) for n in range(8))
+
+
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", "none"])
+def test_many_short_texts_have_the_ids_of_each_alone(pattern, monkeypatch):
+    """Also beside long ones, empty ones and special tokens, one of which two texts would make only together."""
+    tokenizer, draw = trained(pattern), random.Random(4)
+    letters = [*"ab c'sll\n\r 12中é\u3000\ud83d\ude00", "the", " and", "  ", "<|a", "|>", "'"]
+    texts = ["".join(draw.choices(letters, k=draw.choice([0, 1, 2, 5, 30, 300]))) for _ in range(3000)]
+    texts[7], texts[2000:2000] = bytearray(b"ab\xff\xe4"), [b"\xb8\xad", "", "x" * 70_000, "中" * 70_000]
+    expected = [tokenizer.encode(text, allowed_special="all") for text in texts]
+    for together in (encoder.TOGETHER, 1, 500):
+        monkeypatch.setattr("encoder.TOGETHER", together)
+        for threads in (1, 2):
+            batch = tokenizer.encode_batch(iter(texts), allowed_special="all", threads=threads)
+            assert [ids.tolist() for ids in batch] == expected
+    assert {ids.dtype for ids in batch} == {tokenizer.dtype} and all(ids.base is None for ids in batch[:5])
+    assert [ids.tolist() for ids in tokenizer.encode_batch(["", ""])] == [[], []]
+    with pytest.raises(SpecialTokenInText):
+        tokenizer.encode_batch(["fine", "not <|a|> fine"])
+
+
+def test_many_short_texts_take_no_longer_than_tiktoken(gpt2, oracle):
+    texts = [SAMPLE[n % 40 : n % 40 + 40] for n in range(20_000)]
+    seconds = {}
+    for _ in range(3):
+        for name, encode in (("ours", gpt2.encode_batch), ("theirs", lambda texts: list(map(oracle.encode, texts)))):
+            start = time.process_time()
+            encode(texts)
+            seconds[name] = min(time.process_time() - start, seconds.get(name, 1e9))
+    assert seconds["ours"] < seconds["theirs"], seconds
 
 
 @pytest.mark.parametrize("characters", ["ascii", "é", "中文’", "👩\u200d👧𝟙", "\ud800"])
