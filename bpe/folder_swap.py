@@ -55,12 +55,14 @@ def replacing(folder: Path, is_ours: Callable[[str], bool], last: str) -> Iterat
 def replacing_file(path: Path, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Hands out the name of a file beside `path`; when the block ends without error it takes the place of `path`.
 
-    InputError for a device, pipe or folder, for one of the `inputs`, and while another process writes it.
+    InputError for a device, pipe or folder, for one of the `inputs`, where nothing can be written, and while another
+    process writes it.
     """
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: is no file that could be replaced; choose another name")
     if path.resolve() in (other.resolve() for other in inputs):
         raise InputError(f"{path}: is one of the inputs; choose another file to write")
+    refuse_unwritable(path)
     path = path.resolve()  # not the link, but what it leads to
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.tmp")
