@@ -127,7 +127,8 @@ def parse_pre_tokenizer(step: dict) -> str:
     expression = pattern["Regex"]
     if expression in PATTERNS:
         raise InputError(f"pre_tokenizer.pattern: {expression!r} is the name of a split here; write (?:{expression})")
-    if behavior != ("Isolated", False) and not (behavior == ("Removed", True) and matches_everything(expression)):
+    removed = behavior == ("Removed", True) and (expression in NAMED_REGEXES or matches_everything(expression))
+    if behavior != ("Isolated", False) and not removed:
         raise InputError(
             f"pre_tokenizer: behavior {behavior[0]!r} with invert {behavior[1]!r} is not supported, only 'Isolated' and"
             " False, or 'Removed' and True of an expression that leaves nothing out"
