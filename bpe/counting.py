@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from bit_masks import PADDING
 from folder_swap import replacing_file
-from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
+from scanner import AT, INVALID, SCANNERS, character_classes, new_state
 from split import Cutter, compile_pattern, piece_ends, split_specials
 from text_files import Reading, documents, file_bytes, is_gzip, is_jsonl, is_stream, opened
 from vocabulary import InputError, check_several, to_bytes
@@ -30,7 +30,6 @@ from word_table import WordCounter
 CHUNK = 1 << 20  # bytes read at a time: fits a core's cache
 BLOCK = 1 << 15  # pieces found at a time
 LONGEST = (1 << 31) - PADDING - 1  # bytes of one chunk; only text that cannot be cut gets there
-SCANNERS = {"gpt2": gpt2_ends, "gpt4": gpt4_ends}
 CLASSES = character_classes()
 
 

@@ -24,9 +24,9 @@ from typing import Literal
 import numpy as np
 from bit_masks import BYTE_MASKS, PADDING
 from coding import decode_ids, decoded_size, encode_pieces
-from counting import CLASSES, LONGEST, SCANNERS, blocks, how_many
+from counting import CLASSES, LONGEST, blocks, how_many
 from ranked_merges import NO_PAIR, NO_RANK, fill_pairs
-from scanner import AT, new_state
+from scanner import AT, SCANNERS, new_state
 from split import Cutter, compile_pattern, may_hold, piece_ends, possible_specials, split_specials
 from utf8 import write_utf8
 from vocabulary import MOST_TOKENS, InputError, SpecialTokenInText, Vocabulary, check_several, to_bytes

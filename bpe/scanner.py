@@ -1,6 +1,6 @@
-"""The patterns "gpt2" and "gpt4" (see split.py) as compiled scanners over UTF-8 bytes.
+"""The patterns "gpt2" and "gpt4", and those like it (see split.py), as compiled scanners over UTF-8 bytes.
 
-Both write the byte offsets at which pieces end, and can stop and go on: the state says where. They agree with
+All write the byte offsets at which pieces end, and can stop and go on: the state says where. They agree with
 `regex` on every text, also on bytes that are not UTF-8, each of which counts as a character of class OTHER.
 """
 
@@ -8,6 +8,7 @@ import numpy as np
 import regex
 from bit_masks import lowest_bit, masks64
 from compiled import READ_ONLY_BYTES, inlined, kernel
+from split import LIKE_GPT4
 
 U = np.uint64  # numba makes a float of int64 with uint64, so every operand of bit arithmetic is one of these
 ONE, ALL = U(1), U(0xFFFFFFFFFFFFFFFF)
@@ -240,9 +241,12 @@ def run_end(data, at, end, classes, wanted, state):
     return at
 
 
-@kernel(f"int64({READ_ONLY_BYTES}, int64[::1], int64, uint8[::1], int32[::1])")
-def gpt4_ends(data, state, end, classes, ends):
-    """The same for GPT-4's pattern, one piece at a time: the alternatives of the pattern in their order."""
+@kernel(f"int64({READ_ONLY_BYTES}, int64[::1], int64, uint8[::1], int32[::1], int64, boolean)")
+def like_gpt4_ends(data, state, end, classes, ends, most_digits, whole_tail):
+    """The same for GPT-4's pattern and its like, one piece at a time: the alternatives in their order.
+
+    A piece has `most_digits` at most; white space at the end of the text is one piece if `whole_tail`.
+    """
     count = 0
     at = state[AT]
     while at < end and count < ends.shape[0]:
@@ -257,9 +261,9 @@ def gpt4_ends(data, state, end, classes, ends):
             at += 1
         elif kind == LETTER:
             at = run_end(data, at + size, end, classes, LETTER, state)
-        elif kind == DIGIT:  # one to three
+        elif kind == DIGIT:
             at += size
-            for _ in range(2):
+            for _ in range(most_digits - 1):
                 kind, size = class_at(data, at, end, classes) if at < end else (OTHER, 0)
                 if kind == DIGIT:
                     at += size
@@ -274,7 +278,7 @@ def gpt4_ends(data, state, end, classes, ends):
                 at = run_end(data, at + size, end, classes, OTHER, state)
                 while at < end and (data[at] == 10 or data[at] == 13):
                     at += 1
-            else:  # a run of spaces: whole at the end of the text; up to its last line break; all but the last
+            else:  # a run of spaces: up to its last line break; all but the last; whole at the end of the text
                 last, last_break = at, -1
                 while at < end:
                     kind, size = class_at(data, at, end, classes)
@@ -284,12 +288,23 @@ def gpt4_ends(data, state, end, classes, ends):
                         last_break = at
                     last = at
                     at += size
-                if at < end:
-                    if last_break >= 0:
-                        at = last_break + 1
-                    elif last > start:
-                        at = last
+                if last_break >= 0 and (at < end or not whole_tail):
+                    at = last_break + 1
+                elif at < end and last > start:
+                    at = last
         ends[count] = at
         count += 1
     state[AT] = at
     return count
+
+
+def like_gpt4(most_digits: int, whole_tail: bool):
+    """A scanner for one of split.LIKE_GPT4."""
+
+    def scan(data, state, end, classes, ends):
+        return like_gpt4_ends(data, state, end, classes, ends, most_digits, whole_tail)
+
+    return scan
+
+
+SCANNERS = {"gpt2": gpt2_ends} | {pattern: like_gpt4(*rules) for pattern, rules in LIKE_GPT4.items()}

@@ -10,12 +10,11 @@ from bit_masks import PADDING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pattern import GPT2_REGEX, GPT4_REGEX, check, matches_everything, portable
-from scanner import AT, INVALID, character_classes, gpt2_ends, gpt4_ends, new_state
+from scanner import AT, INVALID, SCANNERS, character_classes, gpt2_ends, new_state
 from split import PATTERN_OF, Cutter, piece_ends, possible_specials, split_pieces, split_specials
 from vocabulary import InputError, to_bytes
 
 CLASSES = character_classes()
-SCANNERS = {"gpt2": gpt2_ends, "gpt4": gpt4_ends}
 ODD = (
     "aZs dtmllverer''''  \n\r\t\v\f1234567890.,!?-\u3000\u00a0\u0085\u2028\u2003中文字。①²½éßſ'ſKK\u001c\u001f\u0300"
     "\u200d\U0001f600\U00020000\U0001d7ce٣שלום\ufeff\x00\ue000\U000e0001\u0378"
@@ -67,6 +66,19 @@ def test_scanner_on_any_text_and_bytes(data):
         assert scanned(data, pattern) == piece_ends(data, pattern)
 
 
+@pytest.mark.parametrize("pattern", [p for p in SCANNERS if p not in PATTERN_OF])
+def test_expressions_that_have_a_scanner_are_split_as_tokenizers_does(pattern):
+    """Users give them as they find them: Llama 3's, Qwen's, minbpe's, nanochat's."""
+    import tokenizers
+
+    assert portable(pattern) == pattern
+    theirs, rng = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"), random.Random(3)
+    for _ in range(1500):
+        text = "".join(rng.choice(ODD) * rng.choice([1, 1, 1, 3]) for _ in range(rng.randrange(25)))
+        ends = np.cumsum([len(piece.encode()) for piece, _ in theirs.pre_tokenize_str(text)]).tolist()
+        assert scanned(text.encode(), pattern) == ends, text
+
+
 @pytest.mark.parametrize("pattern", SCANNERS)
 @pytest.mark.parametrize("unit", ["a", " ", "\n", "0", "^", "'s", "中", "\u3000", "a \n", "'ll'"])
 def test_scanner_across_many_blocks(pattern, unit):
@@ -109,7 +121,7 @@ def test_special_tokens_are_found_as_regex_finds_them(text):
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.text("ab. \n\r中\u3000。1's<|", max_size=60), st.sampled_from(["gpt2", "gpt4", "none", r"\w+|\s+"]))
+@given(st.text("ab. \n\r中\u3000。1's<|", max_size=60), st.sampled_from(["none", r"\w+|\s+", *SCANNERS]))
 def test_every_safe_cut_splits_as_the_whole_does(text, pattern):
     data = (text + "<|x y|>" + text).encode()
     specials = ["<|x y|>", "b<|"]
