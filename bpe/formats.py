@@ -12,7 +12,6 @@ the field at fault.
 
 import base64
 import binascii
-import dataclasses
 import json
 import re
 import unicodedata
@@ -183,10 +182,10 @@ def parse_tokenizer_json(text: str, missing_bytes: bool = False) -> Vocabulary:
     vocab = _field(model, "vocab", dict, "model.")
     _check_numbering(specials, vocab)
     merges = _field(model, "merges", list, "model.")
-    vocabulary = _from_strings(vocab, merges, specials, pattern, "model.vocab", "model.merges", missing_bytes)
-    vocabulary = dataclasses.replace(
-        vocabulary, added=frozenset(not_special), normalizer=normalizer, normalized=frozenset(normalized)
-    )
+    vocabulary = _from_strings(
+        vocab, merges, specials, pattern, "model.vocab", "model.merges", missing_bytes,
+        added=frozenset(not_special), normalizer=normalizer, normalized=frozenset(normalized),
+    )  # fmt: skip
     if model.get("ignore_merges"):
         _check_reachable(vocabulary)
     return vocabulary
@@ -207,10 +206,13 @@ def _check_numbering(specials: dict[str, int], vocab: dict[str, int]) -> None:
 
 def _from_strings(
     vocab: dict[str, int], merges: Sequence, specials: dict[str, int], pattern: str, vocab_field: str,
-    merges_field: str, missing_bytes: bool = False,
+    merges_field: str, missing_bytes: bool = False, **more: object,
 ) -> Vocabulary:  # fmt: skip
-    """Vocabulary of spelled tokens and merges; merges are "left right" or [left, right]."""
-    ids = {text: _token_id(n, f"{vocab_field}[{text!r}]") for text, n in vocab.items()}
+    """Vocabulary of spelled tokens and merges, and `more` fields; merges are "left right" or [left, right]."""
+    ids = dict(vocab)
+    for text, n in vocab.items():
+        if type(n) is not int or n < 0:  # asked first: to spell every field takes longer than all the rest
+            _token_id(n, f"{vocab_field}[{text!r}]")
     for text, n in specials.items():
         if ids.setdefault(text, n) != n:
             raise InputError(f"added_tokens: {text!r} has id {n}, but {ids[text]} in {vocab_field}")
@@ -224,15 +226,17 @@ def _from_strings(
     pairs, merged_ids = [], []
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) for part in parts):
+        if not isinstance(parts, list) or len(parts) != 2 or set(map(type, parts)) != {str}:
             raise InputError(f"{merges_field}[{rank}]: {merge!r} is not a pair of tokens")
-        for part in (*parts, "".join(parts)):
-            if part not in ids:
-                raise InputError(f"{merges_field}[{rank}]: {merge!r} needs {part!r}, missing in {vocab_field}")
-        pairs.append((ids[parts[0]], ids[parts[1]]))
-        merged_ids.append(ids["".join(parts)])
+        left, right = parts
+        try:
+            pairs.append((ids[left], ids[right]))
+            merged_ids.append(ids[left + right])
+        except KeyError as error:
+            needed = error.args[0]
+            raise InputError(f"{merges_field}[{rank}]: {merge!r} needs {needed!r}, missing in {vocab_field}") from None
     missing = without_token({*token_bytes}) if missing_bytes else frozenset()
-    return Vocabulary(token_bytes, pairs, merged_ids, specials, pattern, missing_bytes=missing)
+    return Vocabulary(token_bytes, pairs, merged_ids, specials, pattern, missing_bytes=missing, **more)
 
 
 def _check_reachable(vocabulary: Vocabulary) -> None:
