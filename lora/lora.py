@@ -252,9 +252,9 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     """Names of the layers to adapt.
 
     pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither
-    head nor embeddings; else those that one of its parts, separated by commas, names (names_layer). Raises InputError
-    where a part matches nothing, listing what there is, and where the output head would be taken that shares its weight
-    with the embedding.
+    head nor embeddings, and no tower for images beside the text model; else those that one of its parts, separated by
+    commas, names (names_layer). Raises InputError where a part matches nothing, listing what there is, and where the
+    output head would be taken that shares its weight with the embedding.
 
     >>> target_layers(llama, "q_proj,v_proj")[:2]
     ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.v_proj']
@@ -265,7 +265,9 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     if parts:
         names = [name for name in layers if any(names_layer(part, name) for part in parts)]
     else:
-        names = [name for name in layers if re.search(r"\.\d+\.", name)]
+        blocks = [name for name in layers if re.search(r"\.\d+\.", name)]
+        text = set(model.get_decoder().modules()) if hasattr(model, "get_decoder") else set()
+        names = [name for name in blocks if layers[name] in text] or blocks
     if idle or not names:
         kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in layers}) or ["(none: no Linear or Conv1D)"]
         found = ", ".join(kinds)

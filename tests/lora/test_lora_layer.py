@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from finetune_settings import InputError
 from torch import nn
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from lora import (
     LoRALinear,
@@ -159,6 +160,16 @@ def test_default_targets_are_the_blocks_linear_layers(make_model, kind, count):
     names = target_layers(make_model(kind))
     assert len(names) == count
     assert not any("head" in name or "emb" in name for name in names)
+
+
+def test_a_tower_of_images_beside_the_text_model_is_left_out():
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**sizes, "vocab_size": 320, "num_key_value_heads": 1, "head_dim": 8}
+    model = Gemma3ForConditionalGeneration(Gemma3Config(
+        text_config=text, vision_config={**sizes, "image_size": 28, "patch_size": 14}, mm_tokens_per_image=4))
+    names = target_layers(model)
+    assert len(names) == 14 and all("language_model" in name for name in names)
+    assert len(target_layers(model, "vision_tower.encoder.*.fc1")) == 2, "by name they are taken"
 
 
 def test_the_seeds_pattern_works_on_gpt2_and_lists_candidates_on_llama(make_model):
