@@ -41,7 +41,7 @@ PLAIN_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")  # ... and s
 def save_adapter(adapter: Adapter, folder, model=None):
     """Writes PEFT's two files; each is complete or absent (written beside, then renamed).
 
-    With the model, target_modules become short suffixes ("c_attn") where these name the same layers.
+    With the model, target_modules become short suffixes ("c_attn") where these name the same layers and nothing else.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,11 +66,10 @@ def peft_config(adapter: Adapter, model=None) -> dict:
     rank, alpha = mode(ranks.values()), mode(alphas.values())  # the patterns name the layers that have others
     targets, conv1d = sorted(ranks), False
     if model is not None:
-        layers = {**linear_layers(model), **lora_layers(model)}
-        suffixes = {name.rpartition(".")[2] for name in ranks}
-        if {name for name in layers if name.rpartition(".")[2] in suffixes} == set(ranks):
+        modules, suffixes = dict(model.named_modules()), {name.rpartition(".")[2] for name in ranks}
+        if {name for name in modules if name.rpartition(".")[2] in suffixes} == set(ranks):
             targets = sorted(suffixes)
-        conv1d = any(isinstance(layers[name], Conv1D) or getattr(layers[name], "is_conv1d", False) for name in ranks)
+        conv1d = any(isinstance(modules[name], Conv1D) or getattr(modules[name], "is_conv1d", False) for name in ranks)
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -158,7 +157,9 @@ def load_adapter(folder, model) -> Adapter:
                 if not torch.isfinite(tensor.float()).all():
                     raise InputError(f"{path}: '{key}' holds NaN or infinite numbers; its training diverged")
     except FileNotFoundError:
-        raise InputError(f"{folder}: {WEIGHTS} is missing") from None
+        pickled = (folder / "adapter_model.bin").exists()
+        hint = "; adapter_model.bin is a pickle, which could run any code: save the adapter again with today's PEFT"
+        raise InputError(f"{folder}: {WEIGHTS} is missing{hint * pickled}") from None
     except SafetensorError as error:
         raise InputError(f"{path}: not a valid safetensors file ({error})") from None
     rslora = bool(config.get("use_rslora"))

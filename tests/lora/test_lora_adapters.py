@@ -11,6 +11,7 @@ from adapter_files import load_adapter, save_adapter
 from adapters import adapter_of, base_sha256, combine_adapters, install_adapter
 from finetune_settings import InputError
 from safetensors.torch import load_file, save_file
+from transformers import CTRLConfig, CTRLLMHeadModel
 
 from lora import convert_linear_layer_to_lora, lora_layers, merge_lora, target_layers
 
@@ -113,6 +114,15 @@ def test_the_patterns_name_the_few_layers_that_differ(make_model, randomise, tmp
 def test_a_part_of_the_layers_is_named_in_full(make_model, randomise, tmp_path):
     base = make_model("qwen3")
     ours = adapted(copy.deepcopy(base), randomise, pattern="layers.1.mlp")
+    save_adapter(adapter_of(ours), tmp_path, ours)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_suffix_that_other_modules_have_as_well_names_no_layer(randomise, tmp_path):
+    """CTRL's layers are called h.0.ffn.0 and h.0.ffn.2, its blocks h.0 and h.1."""
+    base = CTRLLMHeadModel(CTRLConfig(vocab_size=99, n_embd=32, dff=48, n_layer=3, n_head=4)).eval()
+    ours = adapted(copy.deepcopy(base), randomise)
     save_adapter(adapter_of(ours), tmp_path, ours)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-5)
@@ -295,7 +305,10 @@ def test_json_that_python_cannot_read_is_refused(make_model, saved, text):
 
 def test_missing_files_are_named(make_model, saved, tmp_path):
     (saved / "adapter_model.safetensors").unlink()
-    with pytest.raises(InputError, match="adapter_model"):
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is missing$"):
+        load_adapter(saved, make_model("gpt2"))
+    (saved / "adapter_model.bin").write_bytes(b"what older versions of PEFT wrote")
+    with pytest.raises(InputError, match=r"is missing; adapter_model\.bin is a pickle, .* save the adapter again"):
         load_adapter(saved, make_model("gpt2"))
     with pytest.raises(InputError, match="adapter_config"):
         load_adapter(tmp_path / "none", make_model("gpt2"))
