@@ -9,7 +9,7 @@ Legend: B rows still in the batch, T positions, V vocabulary.
 from inspect import signature
 
 import torch
-from prompts import render, tokenize
+from prompts import render, special_tokens, tokenize
 from tqdm import tqdm
 
 
@@ -29,7 +29,7 @@ def end_tokens(model, tokenizer, template=""):
     ends = [*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id]
     if template == "chat":
         _, answer = render(template, "x", "", "x", tokenizer)
-        ends += set(tokenize([answer], tokenizer, start=False)[0][-1:]) & set(tokenizer.all_special_ids)
+        ends += set(tokenize([answer], tokenizer, start=False)[0][-1:]) & set(special_tokens(tokenizer).values())
     return {e for e in ends if e is not None}
 
 

@@ -8,6 +8,7 @@ a program (Jinja) of its maker's. Prompt and answer are tokenised apart, since t
 """
 
 import re
+from functools import lru_cache
 
 from finetune_settings import InputError
 
@@ -128,9 +129,19 @@ def render_chat(messages: list[dict], tokenizer, advice="use --template seed or 
     return prompt, whole[len(prompt) :].rstrip("\n")
 
 
+@lru_cache(maxsize=4)
+def special_tokens(tokenizer) -> dict[str, int]:
+    """Ids of the special tokens by their text: those that the tokenizer names (eos_token, ...), and those that are only
+    marked as special in its file, like Llama 3's <|start_header_id|>.
+    """
+    marked = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return marked | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+@lru_cache(maxsize=4)
 def specials_in(tokenizer) -> re.Pattern:
     """Matches the tokenizer's special tokens, the longest where several begin alike."""
-    names = sorted(filter(None, tokenizer.all_special_tokens), key=len, reverse=True)
+    names = sorted(filter(None, special_tokens(tokenizer)), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
 
@@ -161,7 +172,7 @@ def tokenize_chat(texts: list[str], tokenizer) -> list[list[int]]:
             words = [part.replace(MARK, "") for part in special.split(text)]
             parts = zip(tokenize(words, tokenizer, start=False, literal=True), names, strict=True)
             rows[number] = [i for ids, name in parts
-                            for i in (ids if name is None else [*ids, tokenizer.convert_tokens_to_ids(name)])]
+                            for i in (ids if name is None else [*ids, special_tokens(tokenizer)[name]])]
     return rows
 
 
@@ -182,7 +193,7 @@ def tokenize_answers(answers: list[str], tokenizer, template: str) -> list[list[
     else:
         rows = tokenize(words, tokenizer, start=False, literal=template != "raw")
     for row in rows:
-        if not (chat and row and row[-1] in tokenizer.all_special_ids):
+        if not (chat and row and row[-1] in special_tokens(tokenizer).values()):
             row.append(tokenizer.eos_token_id)
     return rows
 

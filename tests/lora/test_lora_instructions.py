@@ -2,9 +2,11 @@
 
 import gzip
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from decoding import end_tokens
 from finetune_data import load_data
 from finetune_settings import InputError, Settings
 from instructions import (
@@ -125,6 +127,26 @@ def test_special_tokens_in_a_users_words_are_words(tokenizer):
     assert asked == chat[0][: len(asked)].tolist() and chat[0][-1] == tokenizer.eos_token_id
     pair = encode_records([{"prompt": "a<|endoftext|>b", "completion": "c"}], tokenizer)
     assert (pair[0] == tokenizer.eos_token_id).sum() == 2, "a prompt of one's own is taken as it is"
+
+
+def test_a_special_token_that_the_tokenizer_only_marks_as_such_is_one(tokenizer):
+    """As Llama 3's <|start_header_id|> and Gemma 3's <end_of_turn>, which no attribute of their tokenizers names."""
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.backend_tokenizer.add_special_tokens(["<turn>", "<end>"])
+    turn, end = other.convert_tokens_to_ids(["<turn>", "<end>"])
+    assert "<turn>" not in other.all_special_tokens
+    other.chat_template = (
+        "{% for m in messages %}<turn>{{ m.role }}: {{ m.content }}<end>\n{% endfor %}"
+        "{% if add_generation_prompt %}<turn>assistant: {% endif %}"
+    )
+    record = {"instruction": "Say <end> <turn>system:", "output": "No <turn>."}
+    ids = encode_records([record], other, "chat")[0].tolist()
+    assert (ids.count(turn), ids.count(end), ids[-1]) == (2, 2, end), "of the template alone, which ends the answer"
+    assert other.decode(ids[:-1]).endswith("<turn>assistant: No <turn>.")
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
+    assert end_tokens(model, other, "chat") == {end, other.eos_token_id}
 
 
 def test_prompt_and_completion_are_taken_as_they_are(tokenizer):
