@@ -105,6 +105,7 @@ def check_record(record, where: str):
         )
     if schema == ("messages",):
         check_messages(record["messages"], where)
+        check_no_tools(record, where)
         return
     for key in (*schema, *(["input"] if "input" in record and "instruction" in record else [])):
         if key not in record:
@@ -135,6 +136,14 @@ def check_messages(messages, where: str):
         check_text(message.get("content"), "content", here)
     if "assistant" not in [message["role"] for message in messages[1:]]:
         raise InputError(f"{where}: 'messages' needs an answer of the assistant's after another message")
+
+
+def check_no_tools(record: dict, where: str):
+    """Raises InputError where tools are offered or called: a chat without them would be another one."""
+    for part in (record, *record["messages"]):
+        for key in ("tools", "tool_calls", "function_call"):
+            if part.get(key) not in (None, [], "", "[]"):
+                raise InputError(f"{where}: has '{key}'; chats with tools are not trained on here")
 
 
 def split_records(records: list, eval_ratio: float) -> tuple[list, list]:

@@ -266,6 +266,10 @@ def test_the_split_is_the_end_and_never_all(n, ratio, held):
         ("a.json", '[{"messages": [{"role": "user", "content": [1]}]}]', "message 1: 'content' must be text"),
         ("a.json", '[{"messages": [{"role": "assistant", "content": "x"}]}]', "record 1: 'messages' needs an answer"),
         ("a.json", '[{"messages": []}]', "record 1: 'messages' needs an answer"),
+        ("a.json", '[{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", '
+         '"tool_calls": [{}]}]}]', "record 1: has 'tool_calls'; chats with tools are not trained on here"),
+        ("a.json", '[{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], '
+         '"tools": [{}]}]', "record 1: has 'tools'; chats with tools are not trained on here"),
         ("a.json", '["x"]', "record 1: expected an object"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n\n{"prompt": "a"}\n', "line 3: 'completion' is missing"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt"\n', "line 2: not valid JSON"),
