@@ -147,19 +147,25 @@ class Trainer:
             raise Diverged(f"the weights after update {step} are not finite; lower --lr (now {self.s.lr:g})")
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """Mean loss per labelled token over the whole evaluation set: each token counts once, whatever the batches."""
+    def evaluate(self, caught=()) -> float | None:
+        """Mean loss per labelled token over the whole evaluation set: each token counts once, whatever the batches.
+
+        None where a process has `caught` a signal before the end.
+        """
         examples, size = self.data.evaluation, self.s.eval_batch_size
         self.model.eval()
         order = examples.lengths.argsort(kind="stable")[::-1]
         batches = [order[i : i + size] for i in range(0, len(order), size)]
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        total = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, signals
         for batch in batches[self.rank :: self.world]:
-            total += self.loss(examples, batch)
+            if caught:
+                break
+            total[0] += self.loss(examples, batch)
+        total[1] = len(caught)
         if self.world > 1:
             dist.all_reduce(total)
         self.model.train()
-        return float(total) / int(examples.labels.sum())
+        return None if total[1] else float(total[0]) / int(examples.labels.sum())
 
 
 def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int = 1) -> dict:
@@ -195,7 +201,9 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
             stack.enter_context(lock_folder(folder))
         who = identity(s, data_hash(data.train), data_hash(data.evaluation), base_hash, world)
         progress = load_checkpoint(folder, model, optimizer, who) if s.resume == "auto" else None
-        progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False}
+        progress = progress or {"step": 0, "elapsed": 0.0, "best": None, "bad": 0, "eval_loss": None, "done": False,
+                                "evaluated": None}
+        progress.setdefault("evaluated", progress["step"])  # a checkpoint of an earlier version lacks it
         journal = stack.enter_context(closing(Journal(folder, progress["step"], quiet=rank > 0)))
         if rank == 0:
             arguments = {key: shareable(value) if isinstance(value, str) else value for key, value in asdict(s).items()}
@@ -258,13 +266,15 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
 
 
 def run_updates(s, trainer, optimizer, journal, folder, who, progress):
-    """Updates until the end, the clock, a signal or a standstill; `progress` is kept up to date and saved."""
+    """Evaluates, saves and updates, each when it is due, until the end, the clock, a signal or a standstill; `progress`
+    is kept up to date. What a signal cuts short, an evaluation, is made when the run goes on.
+    """
     caught = []
     handlers = {
         number: signal.signal(number, lambda n, _: caught.append(n)) for number in (signal.SIGINT, signal.SIGTERM)
     }
     start = time.monotonic() - progress["elapsed"]
-    save_interval = s.save_interval or s.eval_interval
+    save_interval, saved, stop = s.save_interval or s.eval_interval, progress["step"], False
     bar = tqdm(
         total=trainer.total,
         initial=progress["step"],
@@ -275,11 +285,28 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
         mininterval=0.5 if journal.terminal else 10,
     )
     try:
-        if progress["step"] == 0 and trainer.data.evaluation is not None:
-            note_evaluation(s, trainer, journal, folder, who, progress, trainer.evaluate(), start)
-        share = share_of_run(s, trainer, progress["step"], start)
-        while not progress["done"] and share < 1:
-            step, begin = progress["step"], time.perf_counter()
+        while not progress["done"]:
+            step = progress["step"]
+            share = share_of_run(s, trainer, step, start)
+            if not stop and evaluation_due(s, trainer, progress, share):
+                loss = trainer.evaluate(caught)
+                stop = loss is None
+                if not stop:
+                    note_evaluation(s, trainer, journal, folder, who, progress, loss, start)
+                    bar.set_postfix_str(f"loss {progress['train_loss']:.3f}, eval {loss:.3f}" if step else "")
+            progress["done"] = progress["done"] or (share >= 1 and not evaluation_due(s, trainer, progress, share))
+            if progress["done"] or (step > saved and (stop or step % save_interval == 0)):
+                trainer.check_weights(step)
+                journal.flush()
+                if trainer.rank == 0:
+                    save_checkpoint(folder, trainer.model, optimizer, progress, who)
+                saved = step
+            if progress["done"]:
+                break
+            if stop:
+                raise Stopped(caught[0] if caught else signal.SIGTERM, s.output_dir_name or folder.name)
+
+            begin = time.perf_counter()
             optimizer.zero_grad(set_to_none=True)
             loss, labelled, tokens, stop = trainer.gradient(step, int(bool(caught)))
             norm = float(torch.nn.utils.clip_grad_norm_(trainer.parameters, s.max_grad_norm or math.inf))
@@ -307,19 +334,7 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
                 tokens_per_second=tokens / seconds,
             )
             bar.update()
-            share = share_of_run(s, trainer, step + 1, start)
-            if trainer.data.evaluation is not None and ((step + 1) % s.eval_interval == 0 or share >= 1):
-                note_evaluation(s, trainer, journal, folder, who, progress, trainer.evaluate(), start)
-                bar.set_postfix_str(f"loss {loss:.3f}, eval {progress['eval_loss']:.3f}")
-            progress["done"] = progress["done"] or share >= 1
             stop = stop or (trainer.world == 1 and caught)
-            if (step + 1) % save_interval == 0 or progress["done"] or stop:
-                trainer.check_weights(step + 1)
-                journal.flush()
-                if trainer.rank == 0:
-                    save_checkpoint(folder, trainer.model, optimizer, progress, who)
-            if stop and not progress["done"]:
-                raise Stopped(caught[0] if caught else signal.SIGTERM, s.output_dir_name or folder.name)
     finally:
         bar.close()
         journal.flush()
@@ -327,9 +342,16 @@ def run_updates(s, trainer, optimizer, journal, folder, who, progress):
             signal.signal(number, handler)
 
 
+def evaluation_due(s, trainer, progress, share: float) -> bool:
+    """Whether this step, of which a share of the run is over, is to be evaluated and is not yet."""
+    step = progress["step"]
+    return (trainer.data.evaluation is not None and progress["evaluated"] != step
+            and (step % s.eval_interval == 0 or share >= 1))
+
+
 def note_evaluation(s, trainer, journal, folder, who, progress, loss, start):
     """Records an evaluation; with patience keeps the best weights and ends the run at a standstill."""
-    progress["eval_loss"] = loss
+    progress |= {"eval_loss": loss, "evaluated": progress["step"]}
     journal.write(step=progress["step"], time=time.monotonic() - start, eval_loss=loss)
     if not s.patience:
         return

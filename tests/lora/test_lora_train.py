@@ -17,7 +17,7 @@ import show_threads
 import torch
 import torch.nn.functional as F
 from finetune_checkpoint import lock_folder
-from finetune_loop import Diverged, Trainer, fine_tune, load_data, make_optimizer
+from finetune_loop import Diverged, Stopped, Trainer, fine_tune, load_data, make_optimizer
 from finetune_model import load_base, load_tokenizer, prepare_model, set_dropout
 from finetune_report import Journal, read_metrics
 from finetune_settings import InputError, Settings, run_folder, shareable
@@ -444,6 +444,31 @@ def test_interrupted_and_resumed_is_bitwise_the_same(settings, tmp_path, number,
     (tensors, lines), (others, other_lines) = run_of(tmp_path / "run"), run_of(tmp_path / "cut")
     assert all(torch.equal(tensors[key], others[key]) for key in tensors)
     assert lines == other_lines
+
+
+@pytest.mark.parametrize("at", [0, 3, 6], ids=["before training", "under way", "at the end"])
+def test_a_signal_ends_an_evaluation_which_is_made_when_the_run_goes_on(settings, tmp_path, monkeypatch, at):
+    fine_tune(settings())
+    s, plain, passes = settings(output_dir_name=str(tmp_path / "cut")), Trainer.loss, []
+
+    def loss(self, examples, chosen):
+        if examples is self.data.evaluation:
+            passes.append(at)
+            if len(passes) == 1 + 2 * (at // 3):  # the first of two batches
+                os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, examples, chosen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "loss", loss)
+        with pytest.raises(Stopped, match="stopped by signal 2"):
+            fine_tune(s)
+    assert len(passes) == 1 + 2 * (at // 3), "not the second"
+    assert (tmp_path / "cut" / "checkpoint.pt").exists() == bool(at)
+    assert fine_tune(s)["step"] == 6
+    (tensors, lines), (others, other_lines) = run_of(tmp_path / "run"), run_of(tmp_path / "cut")
+    assert all(torch.equal(tensors[key], others[key]) for key in tensors)
+    assert lines == other_lines
+    assert torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)["progress"]["done"]
 
 
 def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
