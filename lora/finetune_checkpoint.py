@@ -71,18 +71,19 @@ def load_checkpoint(folder: Path, model, optimizer, who: dict | None, name: str 
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+        tensors, moments, progress, old = (state[key] for key in ("tensors", "optimizer", "progress", "identity"))
     except Exception as error:
+        reason = str(error).partition("\n")[0][:120]
         raise InputError(
-            f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]}); "
-            "remove it, or start anew with --resume never"
+            f"{path}: not a readable checkpoint ({reason}); remove it, or start anew with --resume never"
         ) from None
     if who is not None:
-        check_same_run(path, state["identity"], who, state["progress"])
+        check_same_run(path, old, who, progress)
     with torch.no_grad():
-        load_tensors(model, state["tensors"])
+        load_tensors(model, tensors)
     if optimizer:
-        optimizer.load_state_dict(state["optimizer"])
-    return state["progress"]
+        optimizer.load_state_dict(moments)
+    return progress
 
 
 def check_same_run(path: Path, old: dict, who: dict, progress: dict):

@@ -485,6 +485,9 @@ def test_resume_with_other_settings_or_data_is_refused(settings, tmp_path):
     (tmp_path / "run" / "checkpoint.pt").write_bytes(b"junk")
     with pytest.raises(InputError, match="not a readable checkpoint"):
         fine_tune(settings(max_steps=2, lr=1e-3))
+    torch.save({"model": {}}, tmp_path / "run" / "checkpoint.pt")  # another program's
+    with pytest.raises(InputError, match=r"not a readable checkpoint \('tensors'\)"):
+        fine_tune(settings(max_steps=2, lr=1e-3))
 
 
 def test_a_run_may_be_evaluated_otherwise_but_not_lengthened(settings, tmp_path):
