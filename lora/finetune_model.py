@@ -8,10 +8,9 @@ import torch
 import transformers
 from adapter_files import CONFIG, load_adapter, read_config
 from adapters import base_sha256, install_adapter
-from finetune_settings import InputError, Settings
+from finetune_settings import InputError, Settings, out_of_memory
 from fused_operations import fuse_operations
 from packing_check import pack_checked
-from safetensors import SafetensorError
 from torch import nn
 
 from lora import convert_linear_layer_to_lora, only_optimize_lora_parameters
@@ -50,14 +49,18 @@ def from_pretrained(factory, name: str, **options):
                          "--lora_load_path or generate.py --adapters")
     try:
         return factory.from_pretrained(name, **options)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    except Exception as error:  # a damaged file can make anything of transformers
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        if not isinstance(error, (OSError, ValueError)):  # whose texts may be a mere 'key'
+            reason = f"{type(error).__name__}: {reason}"
         where = (
             "is not a complete model folder"
             if Path(name).is_dir()
             else "is neither a folder nor within reach on the hub"
         )
-        raise InputError(f"'{name}' {where}: {reason}") from None
+        raise InputError(f"'{name}' {where}: {reason}") from error
 
 
 def load_tokenizer(name: str, trust_remote_code: bool = False):
@@ -66,16 +69,37 @@ def load_tokenizer(name: str, trust_remote_code: bool = False):
 
 
 def load_base(name: str, dtype=torch.float32, device="cpu", trust_remote_code: bool = False):
-    """The base model in `dtype`; only the safetensors weights of a folder are read."""
+    """The base model in `dtype`; only the safetensors weights of a folder are read. InputError where they leave a part
+    of the model out, which transformers would fill with random numbers.
+    """
     config = from_pretrained(transformers.AutoConfig, name, trust_remote_code=trust_remote_code)
     if getattr(config, "is_encoder_decoder", False):
         raise InputError(f"'{name}' is an encoder-decoder model ({config.model_type}); only models that continue text "
                          "(GPT-2, Llama, ...) are fine-tuned and asked here")
-    model = from_pretrained(
-        transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True
+    model, info = from_pretrained(
+        transformers.AutoModelForCausalLM, name, dtype=dtype, trust_remote_code=trust_remote_code, use_safetensors=True,
+        output_loading_info=True, ignore_mismatched_sizes=True,
     )
+    unlike = {key for key, *_ in info["mismatched_keys"]} | info["missing_keys"]
+    unlike = sorted(unlike & {key for key, _ in model.named_parameters()})
+    if unlike:
+        raise InputError(f"'{name}': {len(unlike)} of the weights that its config.json asks for are missing or of "
+                         f"another shape, {unlike[0]} the first of them")
     model.config.use_cache = False
-    return model.to(device)
+    check_causal(model.to(device), name)
+    return model
+
+
+@torch.no_grad()
+def check_causal(model, name: str):
+    """InputError where a token's scores depend on the tokens behind it, which they are to foretell (BERT, XLNet)."""
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = (vocabulary // 2 + torch.arange(12)) % vocabulary
+    other = torch.cat([ids[:4], ids[:1].expand(8)])  # begins alike
+    first, second = model(input_ids=torch.stack([ids, other]).to(model.device)).logits[:, :4].float()
+    if (first - second).norm() > 0.02 * first.norm():
+        raise InputError(f"'{name}' sees what follows a token ({type(model).__name__}); only models that continue text "
+                         "(GPT-2, Llama, ...) are fine-tuned and asked here")
 
 
 def set_dropout(model, rate: float):

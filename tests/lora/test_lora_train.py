@@ -33,6 +33,8 @@ from transformers import (
     MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    RobertaConfig,
+    RobertaForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -329,6 +331,43 @@ def test_an_encoder_decoder_is_refused_as_such(settings, tmp_path, tokenizer):
     tokenizer.save_pretrained(tmp_path / "t5")
     with pytest.raises(InputError, match=r"t5' is an encoder-decoder model \(t5\); only models that continue text"):
         fine_tune(settings(model_name_or_path=str(tmp_path / "t5")))
+
+
+def test_a_model_that_sees_what_follows_is_refused(settings, tmp_path, tokenizer):
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = RobertaConfig(vocab_size=len(tokenizer), **sizes, initializer_range=0.3, max_position_embeddings=130)
+    for causal in (False, True):
+        config.is_decoder = causal
+        RobertaForCausalLM(config).save_pretrained(tmp_path / "roberta")
+        tokenizer.save_pretrained(tmp_path / "roberta")
+        s = settings(model_name_or_path=str(tmp_path / "roberta"), packing=False, max_steps=1)
+        if causal:
+            assert fine_tune(s)["step"] == 1
+        else:
+            with pytest.raises(InputError, match=r"roberta' sees what follows a token \(RobertaForCausalLM\)"):
+                fine_tune(s)
+
+
+def test_weights_that_do_not_fit_the_config_are_refused_not_made_up(settings, tmp_path, base_folder):
+    for key, value, missing in (("n_layer", 3, r"12 of the weights .* transformer\.h\.2\.attn\.c_attn\.bias the first"),
+                                ("n_embd", 64, r"28 of the weights .* of another shape, transformer\.h\.0")):
+        shutil.copytree(base_folder / "gpt2", tmp_path / key)
+        path = tmp_path / key / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+        with pytest.raises(InputError, match=missing):
+            fine_tune(settings(model_name_or_path=str(tmp_path / key)))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("config.json", "[1]"), ("config.json", '{"model_type": "gpt2", "n_embd": "a"}'), ("tokenizer.json", '{"a": 1}')],
+)
+def test_damaged_files_of_a_model_are_one_line(settings, tmp_path, base_folder, file, text):
+    shutil.copytree(base_folder / "gpt2", tmp_path / "damaged")
+    (tmp_path / "damaged" / file).write_text(text)
+    with pytest.raises(InputError, match=r"damaged' is not a complete model folder: \w+Error: .") as error:
+        fine_tune(settings(model_name_or_path=str(tmp_path / "damaged")))
+    assert "\n" not in str(error.value)
 
 
 def test_every_dropout_of_the_base_is_set():
