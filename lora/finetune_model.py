@@ -103,13 +103,15 @@ def check_causal(model, name: str):
 
 
 def set_dropout(model, rate: float):
-    """Gives every dropout of the model this rate, those included that are plain numbers, whatever their names."""
+    """Gives every dropout of the model this rate, those included that are plain numbers, whatever their names; whole
+    layers are not dropped, and a router's input has no noise.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate
         for name, value in vars(module).items():
             if isinstance(value, float) and ("drop" in name or "jitter" in name):
-                setattr(module, name, rate)
+                setattr(module, name, 0.0 if "layerdrop" in name or "jitter" in name else rate)
 
 
 def quantise_base(model):

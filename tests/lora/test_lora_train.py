@@ -377,6 +377,8 @@ def test_every_dropout_of_the_base_is_set():
     set_dropout(model, 0.0)
     ids = torch.arange(9)[None]
     torch.testing.assert_close(model(ids).logits, model(ids).logits, rtol=0, atol=0)
+    set_dropout(model, 0.1)
+    assert (model.model.decoder.layers[0].dropout, model.model.decoder.layerdrop) == (0.1, 0.0), "no layer is left out"
 
 
 def test_prompts_with_completions_are_asked_as_they_were_trained(settings, tmp_path):
