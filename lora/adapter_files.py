@@ -105,7 +105,9 @@ def read_config(path: Path) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path.parent}: no adapter here ({path.name} is missing)") from None
+        inside = path.parent / "adapter"
+        hint = f"; there is one in {inside}" if (inside / path.name).exists() else ""  # the folder of a run
+        raise InputError(f"{path.parent}: no adapter here ({path.name} is missing){hint}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":

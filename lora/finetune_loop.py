@@ -20,7 +20,7 @@ import torch.distributed as dist
 from atomic_file import write_atomically
 from finetune_checkpoint import identity, load_checkpoint, lock_folder, save_checkpoint
 from finetune_data import Data, data_hash, load_data
-from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model
+from finetune_model import choose_device, choose_dtype, load_tokenizer, prepare_model, with_loaded_rank
 from finetune_output import check_places, save_results
 from finetune_report import Journal, write_report
 from finetune_settings import InputError, Settings, check_settings, run_folder, shareable
@@ -177,6 +177,7 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
     """
     check_settings(s)
     check_places(s)
+    s = with_loaded_rank(s)
     torch.set_float32_matmul_precision(s.matmul_precision)
     device = choose_device(s.device, int(os.environ.get("LOCAL_RANK", 0)))
     dtype = choose_dtype(s.dtype, device)

@@ -125,6 +125,22 @@ def quantise_base(model):
     quantize_(model, Int8WeightOnlyConfig(), filter_fn=lambda module, name: isinstance(module, LoRALinear))
 
 
+def with_loaded_rank(s: Settings) -> Settings:
+    """The settings with rank and alpha of the adapter that --lora_load_path names; InputError where the flags ask for
+    others.
+    """
+    if not s.lora_load_path:
+        return s
+    config = read_config(Path(s.lora_load_path) / CONFIG)
+    loaded = {"lora_dim": config["r"], "lora_scaling": config["lora_alpha"]}
+    for name, own in loaded.items():
+        if getattr(s, name) not in (getattr(Settings, name), own):
+            raise InputError(
+                f"--{name} is {getattr(s, name)}, but the adapter {s.lora_load_path} has {own}; leave it out"
+            )
+    return replace(s, **loaded)
+
+
 def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained_vocabulary: int = 0):
     """The model ready to train, and the sha256 of its base weights.
 
@@ -141,12 +157,6 @@ def prepare_model(s: Settings, device: torch.device, dtype: torch.dtype, trained
     if s.use_lora:
         torch.manual_seed(s.seed)
         if s.lora_load_path:
-            config = read_config(Path(s.lora_load_path) / CONFIG)
-            for name, own in (("lora_dim", config["r"]), ("lora_scaling", config["lora_alpha"])):
-                if getattr(s, name) not in (getattr(Settings, name), own):
-                    raise InputError(
-                        f"--{name} is {getattr(s, name)}, but the adapter {s.lora_load_path} has {own}; leave it out"
-                    )
             install_adapter(model, replace(load_adapter(s.lora_load_path, model), dropout=s.dropout), base_hash)
         else:
             convert_linear_layer_to_lora(

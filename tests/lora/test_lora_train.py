@@ -217,6 +217,13 @@ def test_loading_an_adapter_continues_from_it(settings, tmp_path):
     )
     with pytest.raises(InputError, match=r"--lora_dim is 5, but the adapter .*/a has 4"):
         fine_tune(settings(lora_load_path=str(tmp_path / "a"), lora_dim=5))
+    with pytest.raises(InputError, match=r"run: no adapter here .*; there is one in .*run/adapter$"):
+        fine_tune(settings(lora_load_path=first["folder"]))
+    defaults = {"lora_dim": Settings.lora_dim, "lora_scaling": Settings.lora_scaling}
+    third = fine_tune(settings(lora_load_path=str(tmp_path / "a"), max_steps=1, output_dir_name=str(tmp_path / "three"),
+                               **defaults))
+    arguments = json.loads((Path(third["folder"]) / "arguments.json").read_text())
+    assert (arguments["lora_dim"], arguments["lora_scaling"]) == (4, 8), "what was trained, not the flags' defaults"
 
 
 def test_early_stopping_keeps_the_best(settings, tmp_path):
