@@ -97,6 +97,12 @@ def draw_curve(ax, steps, values, width, **style):
     ax.plot(steps, values, linewidth=style.pop("linewidth", 1.6), **style)
 
 
+def whole_steps(*axes):
+    """No step 2.5 under a short run."""
+    for ax in axes:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+
+
 def clip_height(ax, curves):
     """Limits the loss axis to what matters: a diverging or a first value does not flatten all the others."""
     finite = sorted(v for values in curves for v in values if math.isfinite(v))
@@ -117,6 +123,7 @@ def plot_run(run_folder, out_png):
                 linewidth=1.6, label=f"evaluation (best {best:.3f})")
     clip_height(ax, [train, evals])
     ax.set(xlabel="step", ylabel="loss (nats per labelled token)", title=Path(run_folder).resolve().name)
+    whole_steps(ax)
     if diverged(evals):
         ax.set_title(f"{Path(run_folder).resolve().name}: diverged", color="#cc3311")
     ax.legend(frameon=False)
@@ -157,6 +164,7 @@ def plot_runs(runs, out_png, base_loss=None, lost=()):
         right.axhline(base_loss, color=INK, linewidth=0.9, linestyle="--", label="base model")
     left.set(title="training", xlabel="step", ylabel="loss (nats per labelled token)")
     right.set(title="evaluation", xlabel="step")
+    whole_steps(left, right)
     right.legend(frameon=False, fontsize=8, ncols=2 if len(runs) > 8 else 1)
     save_figure(figure, out_png)
 

@@ -116,6 +116,15 @@ def test_a_run_known_to_have_diverged_is_dotted(tmp_path, monkeypatch):
         == [("good", "-"), ("bad: diverged", ":"), ("base model", "--")]
 
 
+def test_a_short_run_has_whole_steps_below_it(tmp_path, monkeypatch):
+    drawn, lines = [], [{"step": step, "loss": 2.0, "eval_loss": 2.0} for step in range(5)]
+    monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
+    plot_run(write_run(tmp_path / "short", lines), tmp_path / "a.png")
+    plot_runs([("short", tmp_path / "short", {})], tmp_path / "b.png")
+    ticks = [tick for figure in drawn for axis in figure.axes for tick in axis.get_xticks()]
+    assert len(drawn) == 2 and all(tick == int(tick) for tick in ticks)
+
+
 def test_a_panel_without_values_is_left_out(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(curves, "save_figure", lambda figure, path: drawn.append(figure))
