@@ -31,18 +31,33 @@ def attention(q, k, v, mask=None) -> torch.Tensor:
         from torch.nn.attention.flex_attention import flex_attention
 
         return flex_attention(q, k, v, block_mask=mask, enable_gqa=k.shape[1] != H)
-    on_cpu, boolean = q.device.type == "cpu", mask is not None and mask.dtype == torch.bool
-    if on_cpu:  # its kernels have no grouped form
-        k, v = repeat_heads(k, H), repeat_heads(v, H)
-        wanted = torch.is_grad_enabled() if mask is None else not boolean
-        if wanted and eager_cpu(q) and T == S > 1:
-            return CausalAttention.apply(q, k, v, mask)
-    if mask is not None and not boolean:
+    on_cpu = q.device.type == "cpu"
+    wanted = torch.is_grad_enabled() if mask is None else mask.dtype != torch.bool
+    if wanted and eager_cpu(q) and T == S > 1:
+        return CausalAttention.apply(q, repeat_heads(k, H), repeat_heads(v, H), mask)
+    if mask is not None and mask.dtype != torch.bool:
         mask = visible_from(mask)
     if mask is None and 1 < T < S:
         mask = torch.ones(T, S, dtype=torch.bool, device=q.device).tril(S - T)
-    causal = mask is None and T > 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=k.shape[1] != H)
+    if on_cpu or mask is not None:  # kernels without a grouped form: a CPU's, and those of a GPU that take a mask
+        k, v = repeat_heads(k, H), repeat_heads(v, H)
+    return fused_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1, enable_gqa=k.shape[1] != H)
+
+
+def fused_attention(q, k, v, **options) -> torch.Tensor:
+    """PyTorch's function, outside of compiled blocks, where lengths vary, without cuDNN's kernels.
+
+    On Hopper these come first (PyTorch 2.11), and for every new shape one is made, tens of milliseconds of the host's
+    time: in generation for every token.
+    """
+    if q.device.type == "cpu" or torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, k, v, **options)
+    allowed = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        return F.scaled_dot_product_attention(q, k, v, **options)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(allowed)
 
 
 def plain_attention(q, k, v, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from attention import attention
+from attention import attention, fused_attention
 
 
 class Weights:
@@ -169,7 +169,7 @@ class Decoder:
         if T == 1:
             # the G queries of a key-value head stand where attention has its time positions: nothing is repeated
             q = qk[:, :H].reshape(B, K, H // K, D)
-            return F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask).reshape(B, H * D)
+            return fused_attention(q, keys, values, attn_mask=self.mask).reshape(B, H * D)
         y = attention(qk[:, :H].reshape(B, T, H, D).transpose(1, 2), keys, values, self.mask)
         return y.transpose(1, 2).reshape(B * T, H * D)
 

@@ -179,6 +179,23 @@ def test_attention_kernels_against_the_formula(dtype, length, documents):
         assert (a.float() - b).norm() <= tolerance * b.norm() + 3e-7 * grad.norm()
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_outside_of_compiled_blocks_a_gpu_takes_no_kernel_that_is_made_for_each_shape(masked, monkeypatch):
+    """Seen on the device without numbers: cuDNN is off meanwhile, and with a mask no kernel has to group heads."""
+    seen = []
+
+    def attend(q, k, v, attn_mask, is_causal, enable_gqa):
+        seen.append((torch.backends.cuda.cudnn_sdp_enabled(), attn_mask is None, is_causal, enable_gqa, k.shape[1]))
+        return q
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attend)
+    q, k, v = (torch.empty(2, heads, 32, 16, device="meta") for heads in (4, 2, 2))
+    starts = document_starts(torch.zeros(2, 32, dtype=torch.long, device="meta"), 0) if masked else None
+    attention(q, k, v, starts)
+    assert seen == [(False, False, False, False, 4) if masked else (False, True, True, True, 2)]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_attention_sees_what_the_mask_shows(monkeypatch):
     """The form of a compiled GPT on a GPU: FlexAttention, here as PyTorch's own reference of it."""

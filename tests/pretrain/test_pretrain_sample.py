@@ -113,6 +113,18 @@ def test_steps_give_the_logits_of_the_whole(name, prompts, kind, monkeypatch):
         decoder.step(pieces[-1], positions)
 
 
+def test_a_gpu_s_step_makes_no_kernel_for_each_length(monkeypatch):
+    """Seen on the device without numbers, for a prompt and the token behind it: cuDNN is off."""
+    model, attend, seen = random_model().to("meta"), F.scaled_dot_product_attention, []
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *inputs, **options: seen.append(
+        torch.backends.cuda.cudnn_sdp_enabled()) or attend(*inputs, **options))
+    decoder = make_decoder(model, KVCache(model.config, 1, 4, torch.float32, "meta"))
+    for count in (3, 1):
+        tokens = torch.zeros(1, count, dtype=torch.long, device="meta")
+        assert decoder.step(tokens, tokens).shape == (1, 101)
+    assert seen == 4 * [False]  # two layers
+
+
 @pytest.mark.parametrize("rows", [1, 4])
 @pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "qwen3-mqa"])
 @torch.no_grad()
