@@ -276,9 +276,11 @@ class GPT(nn.Module):
         Of the activations that autograd would keep, a share is kept; what is made again in the backward pass is what
         costs the least time per byte (PyTorch's memory budget, https://pytorch.org/blog/activation-checkpointing-techniques).
         """
-        import torch._functorch.config  # a second, for those who compile
+        import torch._dynamo.config  # a second, for those who compile
+        import torch._functorch.config
 
         torch._functorch.config.activation_memory_budget = keep_activations
+        torch._dynamo.config.optimize_ddp = False  # it cuts blocks in two, of which a share of 0.5 keeps twice as much
         for block in self.transformer["h"]:
             block.compile(dynamic=False)
         self.compiled = True

@@ -315,6 +315,26 @@ def test_compiled_blocks_keep_less_when_told_and_have_the_same_gradients(keep, m
     assert fewer < most * kept
 
 
+def test_a_compiled_block_is_one_graph_for_all_layers_under_ddp_too(monkeypatch, tmp_path):
+    """DDP's own optimizer would cut it where a bucket of gradients is full."""
+    graphs, compile_ = [], torch.nn.Module.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **options: compile_(self, backend=backend, **options))
+    torch._dynamo.reset()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        model = GPT(GPTConfig(**{**GPT2, "n_embd": 256}))  # its first bucket is full after mlp.c_proj's megabyte
+        model.compile_blocks()
+        torch.nn.parallel.DistributedDataParallel(model)(tokens(), tokens()).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert len(graphs) == 1
+
+
 def test_blocks_can_be_compiled_in_a_new_process():
     """What compiling needs is imported by then, not by chance before."""
     code = "from model import GPT, GPTConfig; GPT(GPTConfig(n_layer=1, n_head=2, n_embd=8)).compile_blocks(0.5)"
