@@ -89,8 +89,8 @@ class Ablation:
 def variants(s: Ablation, common: list[str]) -> dict[str, list[str]]:
     """Flags of each variant that differs from the base, by name; the base first, unless one setting is varied."""
     if s.vary:
-        if len(s.vary) < 3:
-            raise InputError(f"--vary {' '.join(s.vary)}: give a setting and two values or more")
+        if len(set(s.vary[1:])) < max(2, len(s.vary) - 1):
+            raise InputError(f"--vary {' '.join(s.vary)}: give a setting and two values or more, each once")
         return {f"{s.vary[0]}_{value}": [f"--{s.vary[0]}", value] for value in s.vary[1:]}
     own = dict(item.partition("=")[::2] for item in s.add)
     for name, flags in own.items():
