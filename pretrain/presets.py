@@ -12,7 +12,7 @@ import json
 import math
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,6 +36,7 @@ RANGES = [  # what a number may be, in words and as a test, and the settings tha
      "vocab_size n_kv_head head_size mlp_hidden norm_eps embedding_std max_steps minutes sequence curriculum lr "
      "muon_lr weight_decay clip z_loss skip_spikes eval_every eval_tokens choices_every choices_limit sample_every "
      "save_every log_every threads peak_tflops"),
+    ("1024 or fewer", lambda x: x <= 1024, "threads"),  # OpenMP ends the program where it can make no more
     ("a number of 1 or more", lambda x: 1 <= x < math.inf, "rope_factor"),
     ("a whole number from 0 to 2^63 - 1", lambda x: 0 <= x < 2**63, "seed"),
     ("a number above 0", lambda x: 0 < x < math.inf, "rope_theta"),
@@ -288,10 +289,13 @@ def flags_of(path: Path) -> list[str]:
         raise InputError(f"--config {path} is not JSON: {error}") from None
     if not isinstance(values, dict) or not isinstance(values.get("model", {}), dict):
         raise InputError(f"--config {path} holds no settings, {{name: value, ...}}")
-    words = []
+    words, switches = [], {f.name: f.type is bool for kind in (Settings, GPTConfig) for f in fields(kind)}
     for name, value in (values.get("model", {}) | values).items():
         if name in NOT_SETTINGS or value is None:
             continue
+        if switches.get(name) not in (None, isinstance(value, bool)):  # as flags the message would not name it
+            must = "must" if switches[name] else "must not"
+            raise InputError(f"--config {path}: {name} is {json.dumps(value)}; it {must} be true or false")
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no_{name}")
         else:

@@ -182,7 +182,9 @@ def test_settings_come_from_a_file_and_flags_override_them(place, tmp_path):
     (tmp_path / "mine.json").write_text('{"preset": "text", "lr": 0.5, "qk_norm": false, "n_layer": 2, "export": null}')
     read = parse("", [f"--config={tmp_path / 'mine.json'}"])
     assert (read.preset, read.lr, read.beta2, read.model.qk_norm, read.model.n_layer) == ("text", 0.5, 0.99, False, 2)
-    for text, message in (("{", "is not JSON"), ("[]", "holds no settings"), ('{"model": 3}', "holds no settings")):
+    for text, message in (("{", "is not JSON"), ("[]", "holds no settings"), ('{"model": 3}', "holds no settings"),
+                          ('{"model": {"qk_norm": "yes"}}', 'qk_norm is "yes"; it must be true or false'),
+                          ('{"lr": true}', "lr is true; it must not be true or false")):
         (tmp_path / "mine.json").write_text(text)
         with pytest.raises(InputError, match=message):
             parse("", ["--config", str(tmp_path / "mine.json")])

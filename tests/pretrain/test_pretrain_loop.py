@@ -301,6 +301,7 @@ OUTSIDE = [
     ("1 or more", "micro_batch=0 micro_batch=-1 block_size=0 n_head=0 n_layer=0 pad_vocab=0 total_batch=0 keep=0"),
     ("0 or more", "lr=-1 lr=nan lr=inf threads=-1 sequence=-16 embedding_std=-1 n_kv_head=-1 head_size=-8 "
                   "mlp_hidden=-1 eval_tokens=-1 clip=-1 max_steps=-5 minutes=-1 weight_decay=-1 save_every=-1"),
+    ("1024 or fewer", "threads=40000"),
     ("a number above 0", "rope_theta=0"),
     ("a number of 1 or more", "rope_factor=0"),
     ("a share from 0 to 1", "min_lr=5 decay=-1"),
