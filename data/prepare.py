@@ -83,7 +83,8 @@ class File:
         separator = self.separator.replace("\\n", "\n").replace("\\r", "\r").replace("\\t", "\t")
         if not separator:
             raise InputError("--separator is empty; without the flag documents end at <|endoftext|>")
-        files, val_files = find_files(list(self.paths)), find_files(list(self.val))
+        reading = Reading(separator=separator, errors=self.errors)
+        files, val_files = (find_files(list(paths), reading.noticed) for paths in (self.paths, self.val))
         if both := set(map(Path.resolve, files)) & set(map(Path.resolve, val_files)):
             raise InputError(f"{min(both)} is given for training and for validation")
         kind = detect_kind(files[0], self.text_field) if self.kind == "auto" else self.kind
@@ -98,7 +99,7 @@ class File:
             bad_records=self.bad_records,
             chats=self.chats,
             max_bytes=self.max_mb * 1e6,
-            reading=Reading(separator=separator, errors=self.errors),
+            reading=reading,
         )
         size = sum(path.stat().st_size for path in files + val_files)
         convert(kind, self.name, files, val_files, size, self.out, options)

@@ -24,8 +24,9 @@ from staging import MARKER, InputError
 
 TEXT_SUFFIXES = (".txt", ".txt.gz")
 RECORD_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".json", ".json.gz", ".parquet")
+_RENAME = " (rename plain text, such as Markdown, to .txt)"
 LINE_SUFFIXES = (".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")  # a record a line, nothing else
-TABLES = {".csv": "", ".csv.gz": "", ".tsv": ', delimiter="\\t"', ".tsv.gz": ', delimiter="\\t"'}
+TABLES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 CHUNK = 2**20  # bytes per read: 1 MiB
 LARGEST_DOCUMENT = 512 * 10**6  # bytes
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -47,24 +48,28 @@ def suffix_of(path: Path) -> str:
     return "." + ".".join(parts[-2:]) if parts[-1] == "gz" and len(parts) == 3 else path.suffix.lower()
 
 
-def find_files(paths: list[Path]) -> list[Path]:
+def find_files(paths: list[Path], noticed: Counter | None = None) -> list[Path]:
     """Expand folders (sorted by path, hidden files left out), each file once; refuse what is missing, empty or of no
-    known format.
+    known format. Files of other formats in folders are left out, and counted in `noticed`.
     """
     known = TEXT_SUFFIXES + RECORD_SUFFIXES
     files = []
     for path in paths:
         if path.is_dir():
-            inside = [p for p in sorted(_files_below(path)) if p.is_file() and suffix_of(p) in known]
-            if not inside:
-                raise InputError(f"{path}: no file in this folder ends in {', '.join(known)}")
-            files += inside
+            inside = [p for p in sorted(_files_below(path)) if p.is_file()]
+            others = [p for p in inside if suffix_of(p) not in known]
+            if len(others) == len(inside):
+                raise InputError(f"{path}: no file in this folder ends in {', '.join(known)}{_RENAME}")
+            if others and noticed is not None:
+                what = f"files of other endings in {path}, left out; the first is {others[0].name}{_RENAME}"
+                noticed[what] = len(others)
+            files += [p for p in inside if suffix_of(p) in known]
         elif not path.exists():
             raise InputError(f"no such file: {path}")
         elif suffix_of(path) in TABLES:
             raise InputError(f"{path}: is a table; make JSON lines of its rows first: {_rows_of(path)} >rows.jsonl")
         elif suffix_of(path) not in known:
-            raise InputError(f"{path}: the format is told by the ending, one of {', '.join(known)}; rename it")
+            raise InputError(f"{path}: the format is told by the ending, one of {', '.join(known)}{_RENAME}")
         else:
             files.append(path)
     files = list({path.resolve(): path for path in files}.values())  # in the order in which they came first
@@ -77,8 +82,13 @@ def find_files(paths: list[Path]) -> list[Path]:
 def _rows_of(path: Path) -> str:
     """A command line that prints the rows of a table as JSON, with the fields that its first line names."""
     show = f"{'gzip -dc' if path.name.lower().endswith('.gz') else 'cat'} {shlex.quote(str(path))}"
-    rows = f"csv.DictReader(sys.stdin{TABLES[suffix_of(path)]})"
-    return f"{show} | python -c 'import csv, json, sys; [print(json.dumps(row)) for row in {rows}]'"
+    head = next(_chunks(path, Reading()), b"").split(b"\n")[0].decode(errors="replace")
+    between = max(",;\t", key=head.count)  # Excel writes semicolons where the comma is a decimal one, and a BOM
+    given = "" if between == "," else f", delimiter={json.dumps(between)}"
+    return (
+        f"{show} | python -c 'import csv, json, sys; sys.stdin.reconfigure(encoding=\"utf-8-sig\", newline=\"\"); "
+        f"[print(json.dumps(row)) for row in csv.DictReader(sys.stdin{given})]'"
+    )
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -159,6 +159,26 @@ def test_find_files(tmp_path):
             find_files([tmp_path / path])
 
 
+def test_files_of_other_endings_in_a_folder_are_counted(tmp_path):
+    for name in ("a.txt", "b.md", "c.csv", ".hidden.md"):
+        write(tmp_path / name, "x")
+    noticed = Counter()
+    assert find_files([tmp_path], noticed) == [tmp_path / "a.txt"]
+    ((what, count),) = noticed.items()
+    assert (count, str(tmp_path) in what, "b.md" in what) == (2, True, True)
+    assert find_files([tmp_path / "a.txt"], noticed) and noticed.total() == 2
+
+
+def test_rows_of_excel_s_table_become_records(tmp_path):
+    path = write(tmp_path / "a.csv", '\ufeffinstruction;output\r\n"one; two";"""2"", say,\nwe"\r\n')
+    with pytest.raises(InputError) as error:
+        find_files([path])
+    command = str(error.value).split("first: ")[1].replace("python", shlex.quote(sys.executable))
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    read = [record for _, record in records(tmp_path / "rows.jsonl", Reading())]
+    assert read == [{"instruction": "one; two", "output": '"2", say,\nwe'}]
+
+
 @pytest.mark.parametrize("name, between", [("a.csv", ","), ("a.tsv.gz", "\t"), ("my table's.csv", ",")])
 def test_rows_of_a_table_become_records(tmp_path, name, between):
     path = write(tmp_path / name, f'text{between}n\n"one, ""two"""{between}1\n')
