@@ -130,6 +130,10 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
             split.require("train", path)
         else:
             split.settle(str(path))
+            held = split.bytes["val"] / split.bytes.total()
+            if held > max(0.1, 3 * options.val_share):  # a whole book of a few
+                what = "percent of the text held out, as documents stay whole (--separator '\\n\\n' makes shorter ones)"
+                options.reading.noticed[what] = round(100 * held)
     held_out.pop(hash(b""), None)  # nothing is the same as nothing
     if count := sum(held_out[n] for n in trained_on):
         options.reading.noticed["validation documents that are trained on as well"] = count
