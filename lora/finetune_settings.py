@@ -40,9 +40,7 @@ class Settings:
     max_length: int = 512
     """longest example in tokens, prompt and answer; longer ones are cut"""
     template: Literal[TEMPLATES] = "seed"
-    """how instruction and input become a prompt; plain: a line of its own; chat: the model's own chat template, as
-    always of records with messages; raw: nothing is added
-    """
+    """the prompt's form; plain: words and a line break; chat: the base's template (always for messages); raw: words"""
     text_mode: Literal["documents", "blocks", "sentiment"] = "documents"
     """what plain text becomes: one example each, blocks of max_length tokens, or (with labels) a sentiment to name"""
     train_on_prompt: bool = False
@@ -55,9 +53,7 @@ class Settings:
     lora_scaling: float = 32.0
     """alpha; the branch is multiplied by alpha / r"""
     lora_module_name: str = ""
-    """which layers to adapt: whole parts of their dotted names, separated by commas (h or q_proj,v_proj), or regular
-    expressions for the whole name ('.*layers\\.1\\..*q_proj'); empty: every linear layer of the blocks
-    """
+    """parts of layers' names (h or q_proj,v_proj) or a regex of the whole ('.*1.*q_proj'); empty: all of the blocks"""
     lora_load_path: str = ""
     """adapter folder (PEFT's format) to start from; its layers, rank and alpha hold, --dropout is the flag's"""
     lora_init: Literal["zero", "pissa"] = "zero"
@@ -110,9 +106,7 @@ class Settings:
     base_int8: bool = False
     """store the frozen base's linear layers in 8 bits (torchao), to save memory"""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    """of fp32 matrix products: medium is 2-3 times faster on many CPUs and uses bf16 or TF32 units where there are
-    any
-    """
+    """of fp32 matrix products; medium: bf16 or TF32 units where there are any, 2-3 times faster on many CPUs"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: a third more work, far less memory"""
     device: Literal["auto", "cpu", "cuda"] = "auto"

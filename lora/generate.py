@@ -45,9 +45,7 @@ class Settings:
     adapters: tuple[str, ...] = ()
     """adapter folders (PEFT's format) or folders of LoRA runs, each shown beside the base"""
     template: Literal["saved", *TEMPLATES] = "saved"
-    """how instruction and input become a prompt; saved: as in each model's training; where that is not
-    known, chat if the base has a chat template, else seed
-    """
+    """the prompt's form; saved: as in each model's training; where unknown, the base's chat template, else seed"""
     prompt: tuple[str, ...] = ()
     """instructions of your own"""
     input: str = ""
@@ -65,17 +63,13 @@ class Settings:
     seed: int = 42
     """of the random numbers, the same for every model"""
     records: str = ""
-    """instruction records, chats (their last answer) or labelled reviews (.json, .jsonl), that all models answer
-    greedily; needs --replies
-    """
+    """instructions, chats or labelled reviews (.json, .jsonl) for all models to answer greedily; needs --replies"""
     replies: str = ""
     """JSONL file to write those replies to"""
     limit: int = 0
     """answer the first so many records; 0: all"""
     max_length: int = 0
-    """longest prompt in tokens, longer ones lose their beginning; 0: none is cut, and one that fills the
-    model's context is refused
-    """
+    """longest prompt, tokens; longer ones lose their beginning; 0: none is cut, what fills the context is refused"""
     batch_size: int = 64
     """replies made at once"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
