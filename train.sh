@@ -142,7 +142,7 @@ step() {
         mv "$run_folder" "$aside"
         say "$name: the run in $run_folder had other settings or inputs; it is now $aside" >&3
     fi
-    say "$name: ${*#"$PYTHON"}"
+    say "$name: python$(printf ' %q' "${@:2}")"  # can be copied
     put_stamp "$stamp" "started $key$flags" || { [ -z "$aside" ] || put_back; exit 2; }
     attended "$@" || {
         status=$?

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -89,6 +90,14 @@ def test_whole_pipeline_runs_in_order_then_skips_what_is_up_to_date(clone):
     again = clone("train.sh")
     assert scripts(again) == ["data/summary.py stories"]
     assert again.stdout.count("up to date") == 10
+
+
+def test_the_command_of_a_step_can_be_copied(clone, tmp_path):
+    (tmp_path / "Müller's text.txt").write_text("text")
+    done = clone("train.sh", "--name", "mine", "--text", "Müller's text.txt", "bpe", LC_ALL="C.UTF-8")
+    said = re.findall("^== .*: python (.*)", done.stdout, re.MULTILINE)
+    assert [" ".join(shlex.split(line)) for line in said] == done.calls[:-1]
+    assert done.calls[0].startswith(f"data/prepare.py file {tmp_path}/Müller's text.txt --name mine")
 
 
 def test_a_changed_input_setting_or_force_makes_what_follows_anew(clone):
