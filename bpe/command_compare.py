@@ -99,7 +99,7 @@ def run(settings: Compare | Show) -> None:
 def _texts(files: tuple[Path, ...], text: str | None, limit: int | None) -> dict[str, bytes]:
     """The texts to show by name, each of at most `limit` bytes, cut between characters."""
     if files and text is not None:
-        raise InputError("give either files or --text, not both")
+        raise InputError(f"give either files or --text, not both; {files[0]} is taken for a file (quote a text as one)")
     if text is not None:
         return {"text": text.encode("utf-8", "surrogateescape")}
     texts = {}

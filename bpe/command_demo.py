@@ -26,7 +26,7 @@ class Demo:
     This is what runs without a command. Real text: python bpe/run.py demo --text my.txt --vocab_size 8192
     """
 
-    text: Path | None = None  # training text; data/text/stories if it was prepared, else a small text carried along
+    text: Path | None = None  # training text; without it data/text/stories if there is one, else bpe/sample/text.txt
     vocab_size: int = 4096  # tokens of the tokenizer, and the largest of the sweep
     timing_bytes: int = 40_000  # bytes of text on which the trainers are timed; the naive one needs seconds
     timing_vocab_size: int = 512  # vocabulary size for these timings, without splitting
@@ -42,7 +42,7 @@ def run(settings: Demo) -> None:
         path, origin = STORIES, "the generated stories"
     elif path is None:
         path = SAMPLE / "text.txt"
-        origin = "the small text carried along; `python data/prepare.py stories` makes a larger one"
+        origin = "the small text that comes with the code; `python data/prepare.py stories` makes a larger one"
     check_size(settings.vocab_size, [END_OF_TEXT], "--vocab_size")
     check_size(settings.timing_vocab_size, name="--timing_vocab_size")
     if settings.timing_bytes < 1:

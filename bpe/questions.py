@@ -146,9 +146,9 @@ def indentation(e: Evidence):
 def end_of_text(e: Evidence):
     """Why does a model stop at the string `<|endoftext|>`?
 
-    The text is only 13 letters; the trouble begins when an application encodes a user's text with special tokens
+    The text is only 13 characters; the trouble begins when an application encodes a user's text with special tokens
     allowed, for then it becomes the one id that ends a document. So special tokens in text are an error here unless
-    allowed, as in tiktoken, and `--ordinary` encodes them as letters.
+    allowed, as in tiktoken, and `--ordinary` encodes them as plain text.
     """
     text = f"a{END_OF_TEXT}b"
     yield f"allowed: {e.gpt2.encode(text, allowed_special='all')}"
