@@ -110,7 +110,7 @@ step() {
         inputs+=("$1"); shift
     done
     shift
-    mkdir -p data/runs/steps
+    mkdir -p data/runs/steps || die "cannot write data/runs; is the disk full, or the folder read-only?"
     stamp=data/runs/steps/$NAME-$name
     # The stamp: what became of it, hashes of the inputs, of the command and of the files that the user's flags name,
     # then these flags. The interpreter is no part of it.

@@ -500,6 +500,13 @@ def test_a_full_disk_costs_no_run_that_is_there(clone, monkeypatch):
     assert again.returncode == 0 and (run / "checkpoint").read_text() == "kept"
 
 
+def test_a_folder_that_cannot_be_written_is_named(clone):
+    (clone.folder / "data/runs").write_text("in the way")  # as a read-only folder is, also for root
+    done = clone("train.sh")
+    assert (done.returncode, done.calls) == (2, [])
+    assert done.stderr.endswith("error: cannot write data/runs; is the disk full, or the folder read-only?\n")
+
+
 def test_instructions_can_come_when_the_base_is_there(clone, tmp_path):
     for name in ("my.txt", "ask.json"):
         (tmp_path / name).write_text("text")
