@@ -212,7 +212,8 @@ def show(settings: Settings, result: dict):
     print(f"  per token, forward + backward: {result['flops_per_token']:.4e} = "
           f"{result['flops_per_token'] / total:.2f} x parameters")
     days = result["days"]
-    time = f"{days:.1f} days" if days >= 2 else f"{24 * days:.2f} hours"
+    hours = 24 * days
+    time = f"{days:.1f} days" if days >= 2 else f"{hours:.2f} hours" if hours >= 0.1 else f"{3600 * hours:.1f} seconds"
     print(f"\n{result['tokens']:.4g} tokens = {result['tokens'] * result['flops_per_token']:.3e} FLOPs: {time} on "
           f"{settings.devices} x {settings.device} at {settings.mfu:.0%} of {DEVICES[settings.device][0]} TFLOP/s")
     parts = list(result["memory"][1])

@@ -21,6 +21,7 @@ from account import (
     parameters,
     parse,
     report,
+    show,
 )
 from model import GPT
 from presets import PRESETS, GPTConfig, InputError
@@ -134,6 +135,14 @@ def test_days():
     assert result["days"] == pytest.approx(1e10 * 1.0274e10 / (8 * 989e12 * 0.4) / 86400, rel=1e-3)
     with pytest.raises(InputError, match="--device TPU is unknown"):
         report(Settings(model=PRESETS["gpt2"].model, device="TPU"))
+
+
+@pytest.mark.parametrize("preset, time", [("gpt2-xl", "9.4 days"), ("gpt2", "1.49 hours"), ("stories", "2.6 seconds")])
+def test_time_in_a_unit_that_shows_it(capsys, preset, time):
+    model = dataclasses.replace(PRESETS[preset].model, vocab_size=PRESETS[preset].model.vocab_size or 4096)
+    settings = Settings(preset=preset, model=model)
+    show(settings, report(settings))
+    assert f" FLOPs: {time} on 1 x H100 at 40%" in capsys.readouterr().out
 
 
 def test_command_line():
