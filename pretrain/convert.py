@@ -98,7 +98,10 @@ def download(name: str) -> Path:
         wanted = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "*.model"]
         twice = ["*consolidated*"]  # Mistral's weights once more, under names of their own
         return Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=twice))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except HFValidationError:
+        raise InputError(f"{name} is neither a folder nor a model that the hub gives (names there: NAME, OWNER/NAME)\n"
+                         "`bash train.sh` makes data/models/stories") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} is neither a folder nor a model that the hub gives: {reason}\n"
                          "without a network, copy a Hugging Face folder here and name its path") from None

@@ -220,6 +220,13 @@ def test_mistral_without_a_window_is_a_llama(tmp_path):
             load(tmp_path / "a")
 
 
+def test_a_folder_that_is_not_there_is_no_matter_of_the_network():
+    with pytest.raises(InputError) as error:
+        locate("data/models/none")
+    assert str(error.value).startswith("data/models/none is neither a folder nor a model that the hub gives (names")
+    assert "network" not in str(error.value) and "bash train.sh" in str(error.value)
+
+
 def test_the_hub_gives_each_weight_once_and_no_pickle(tmp_path, monkeypatch):
     """The files of mistralai/Mistral-7B-v0.3, and a pickle."""
     import huggingface_hub
