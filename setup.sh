@@ -13,6 +13,10 @@ say() { printf '\n== %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 2; }
 if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum -a 256); fi  # macOS has the latter
 
+# hash_of: the hash of what it reads, alone. contents_of PATH...: one of the names and contents of all files there.
+hash_of() { "${SHA256[@]}" | cut -d ' ' -f 1; }
+contents_of() { find -L "$@" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of; }
+
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" TOKENIZERS_PARALLELISM=false
 

@@ -167,10 +167,6 @@ put_stamp() {
     }
 }
 
-# hash_of: the hash of what it reads, alone. contents_of PATH...: one of the names and contents of all files there.
-hash_of() { "${SHA256[@]}" | cut -d ' ' -f 1; }
-contents_of() { find -L "$@" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of; }
-
 # spelled WORD...: the words quoted, flags in one spelling: --a-b=1 as --a_b 1.
 spelled() {
     local word name

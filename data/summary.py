@@ -5,6 +5,7 @@
 Reads only what the stages left in data/: manifests, metrics, scores. What is not there yet is left out.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -28,6 +29,23 @@ def last_values(metrics: Path) -> dict:
             if line.endswith("}"):  # not one that is being written, or whose process was killed
                 values |= json.loads(line)
     return values
+
+
+def outdated(name: str) -> list[str]:
+    """Those of pretrain, full and lora that train.sh has made from other files than are there now, by their stamps."""
+    of_tokens = (f"data/tokens/{name}/manifest.json", "pretrain/presets.py")
+    of_base = (f"data/models/{name}/model.safetensors", f"data/instructions/{name}_train.json")
+    inputs = {"pretrain": of_tokens, "full": of_base, "lora": of_base}
+    found = []
+    for step, paths in inputs.items():
+        stamp = DATA / "runs" / "steps" / f"{name}-{step}"
+        words = stamp.read_text("utf-8").split() if stamp.exists() else []
+        if words[:1] != ["done"] or words[1].count(",") < 2 or not all((ROOT / path).exists() for path in paths):
+            continue
+        hashes = sorted(f"{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}  {path}\n" for path in paths)
+        if hashlib.sha256("".join(hashes).encode()).hexdigest() != words[1].split(",")[0]:
+            found.append(step)
+    return found
 
 
 def size(path: Path) -> str:
@@ -62,14 +80,14 @@ def base_lines(name: str) -> list[str]:
     return lines
 
 
-def tuned_lines(name: str) -> list[str]:
-    """Losses of the fine-tuned models on held-out instructions, and the share of replies that pass."""
+def tuned_lines(name: str, kinds: list[str]) -> list[str]:
+    """Losses of the fine-tuned models on held-out instructions, and (of all) the share of replies that pass."""
     lines = []
-    for kind in ("lora", "full"):
+    for kind in kinds:
         values = last_values(DATA / "runs" / "lora" / f"{name}-{kind}" / "metrics.jsonl")
         if "eval_loss" in values:
             lines.append(f"loss on held-out answers     {kind} {values['eval_loss']:.3f} nats per token")
-    scores = read(DATA / "runs" / "lora" / f"{name}-scores.json")
+    scores = read(DATA / "runs" / "lora" / f"{name}-scores.json") if len(kinds) == 2 else {}
     if scores:
         shares = "   ".join(f"{model} {result['macro_average']:.1%}" for model, result in scores.items())
         lines.append(f"held-out instructions solved {shares}")
@@ -81,21 +99,29 @@ def main(name: str = "stories") -> None:
     def there(*paths: Path) -> list[Path]:
         return [path for path in paths if path.exists()]
 
-    made = there(DATA / "text" / name, DATA / "tokenizer" / name, DATA / "tokens" / name, DATA / "models" / name,
-                 DATA / "adapters" / f"{name}-lora", DATA / "models" / f"{name}-full")
-    pictures = [picture for stage in ("pretrain", "lora") for folder in sorted((DATA / "runs" / stage).glob(f"{name}*"))
-                if folder.name in (name, f"{name}-lora", f"{name}-full") for picture in sorted(folder.glob("*.png"))]
+    models = {"pretrain": DATA / "models" / name, "lora": DATA / "adapters" / f"{name}-lora",
+              "full": DATA / "models" / f"{name}-full"}
+    old = outdated(name)
+    kinds = [kind for kind in ("lora", "full") if kind not in old]
+    made = there(DATA / "text" / name, DATA / "tokenizer" / name, DATA / "tokens" / name,
+                 *(path for step, path in models.items() if step not in old))
+    runs = {DATA / "runs" / "pretrain" / name: "pretrain", **{DATA / "runs" / "lora" / f"{name}-{k}": k for k in kinds}}
+    pictures = [picture for folder, step in runs.items() if step not in old for picture in sorted(folder.glob("*.png"))]
     print("\n== made")
     for path in made:
         print(f"  {path.relative_to(ROOT)!s:<32}{size(path):>12}")
-    for title, lines in (("measured", tokenizer_lines(name) + base_lines(name) + tuned_lines(name)),
+    of_base = [] if "pretrain" in old else base_lines(name)
+    for title, lines in (("measured", tokenizer_lines(name) + of_base + tuned_lines(name, kinds)),
                          ("pictures", [str(picture.relative_to(ROOT)) for picture in pictures])):
         if lines:
             print(f"== {title}")
             print("\n".join(f"  {line}" for line in lines))
     flag = "" if name == "stories" else f" --name {name}"
     step = "generate.sh" if (DATA / "models" / name).exists() else "train.sh"
-    print(f"== next\n  bash {step}{flag}")
+    print("== next")
+    if left := [str(models[step].relative_to(ROOT)) for step in old if models[step].exists()]:
+        print(f"  bash train.sh{flag}   makes anew what was made from other files: {', '.join(left)}")
+    print(f"  bash {step}{flag}")
 
 
 if __name__ == "__main__":

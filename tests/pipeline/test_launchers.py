@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -421,6 +422,34 @@ def test_generate_hands_over_what_there_is(clone):
     assert clone("train.sh").returncode == 0
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
     assert clone("generate.sh").calls == [f"lora/generate.py {base} {tuned}"]  # each as it was trained
+
+
+def test_what_another_base_was_fine_tuned_to_is_neither_shown_nor_measured(clone, monkeypatch, capsys):
+    monkeypatch.setattr(summary, "ROOT", clone.folder)
+    monkeypatch.setattr(summary, "DATA", clone.folder / "data")
+    for numbers in ("read", "last_values"):  # the stand-in measures nothing
+        monkeypatch.setattr(summary, numbers, lambda path: {})
+    assert clone("train.sh").returncode == 0
+    assert summary.outdated("stories") == []
+    shown = "lora/generate.py --base data/models/stories"
+    assert clone("train.sh", "pretrain", "--max_steps", "12", SEED="2").returncode == 0
+    done = clone("generate.sh")
+    assert done.calls == [f"{shown} --template plain"]
+    notes = done.stderr.splitlines()
+    assert [note.split(" is left out: ")[0] for note in notes] == [
+        "note: data/models/stories-full", "note: data/adapters/stories-lora"]
+    assert all(note.endswith("; bash train.sh makes it anew") for note in notes)
+    assert summary.outdated("stories") == ["full", "lora"]
+    summary.main("stories")
+    printed = capsys.readouterr().out
+    assert "  data/models/stories  " in printed and "  data/models/stories-full  " not in printed
+    assert "  bash train.sh   makes anew what was made from other files: data/models/stories-full, data/ad" in printed
+    assert clone("train.sh").returncode == 0
+    tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
+    assert clone("generate.sh").calls == [f"{shown} {tuned}"]
+    assert summary.outdated("stories") == []
+    assert clone("train.sh", "bpe", "--vocab_size", "600", SEED="3").returncode == 0
+    assert summary.outdated("stories") == ["pretrain"]
 
 
 def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
