@@ -130,7 +130,7 @@ def check_base(model, adapter: Adapter, base_hash: str = ""):
 def check_shapes(source: str, layers: dict, name: str, right_shape, left_shape):
     """InputError unless A (in, R) and B (R, out) fit the layer called name."""
     if name not in layers:
-        raise InputError(f"{source}: adapts '{name}', which this base model does not have")
+        raise InputError(f"{source}: adapts '{name}', which is no linear layer of this base model")
     layer = layers[name]
     shape = tuple(layer.weight.shape) if isinstance(layer, Conv1D) else tuple(layer.weight.shape)[::-1]  # (in, out)
     if len(right_shape) != 2 or len(left_shape) != 2 or right_shape[1] != left_shape[0]:

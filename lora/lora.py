@@ -227,8 +227,11 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """All layers that LoRA can adapt (nn.Linear and Conv1D) by their dotted name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    """All layers that LoRA can adapt, by their dotted name: nn.Linear, Conv1D, and of their heirs those that compute
+    nothing else (Llama 4's router does).
+    """
+    plain = (nn.Linear.forward, Conv1D.forward)
+    return {name: module for name, module in model.named_modules() if getattr(type(module), "forward", None) in plain}
 
 
 def names_layer(part: str, name: str) -> bool:

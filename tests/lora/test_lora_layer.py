@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from finetune_settings import InputError
 from torch import nn
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Llama4ForCausalLM, Llama4TextConfig
 
 from lora import (
     LoRALinear,
@@ -170,6 +170,19 @@ def test_a_tower_of_images_beside_the_text_model_is_left_out():
     names = target_layers(model)
     assert len(names) == 14 and all("language_model" in name for name in names)
     assert len(target_layers(model, "vision_tower.encoder.*.fc1")) == 2, "by name they are taken"
+
+
+def test_a_linear_layer_that_computes_something_else_is_left_as_it_is():
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = Llama4ForCausalLM(Llama4TextConfig(**sizes, vocab_size=320, num_key_value_heads=1, head_dim=8,
+                                               intermediate_size_mlp=24, num_local_experts=2)).eval()
+    ids = torch.arange(12)[None]
+    before = model(ids).logits
+    assert isinstance(model.model.layers[0].feed_forward.router, nn.Linear)
+    convert_linear_layer_to_lora(model)
+    assert {name.rpartition(".")[2] for name in lora_layers(model)} == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert torch.equal(model(ids).logits, before)
 
 
 def test_the_seeds_pattern_works_on_gpt2_and_lists_candidates_on_llama(make_model):
