@@ -251,13 +251,26 @@ def names_layer(part: str, name: str) -> bool:
         raise InputError(f"lora_module_name '{part}' is neither a name nor a regular expression ({error})") from None
 
 
+def block_layers(model: nn.Module) -> list[str]:
+    """Names of the linear layers of the text model's blocks, which have a number in them: `h.3.mlp.c_fc`.
+
+    So neither head nor embeddings nor a tower for images, and of Mamba's mixers none whose weight is read without
+    calling the layer, on a GPU at least; PEFT refuses their out_proj.
+    """
+    mixers = [name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")]
+    bypassed = {f"{mixer}.{layer}" for mixer in mixers for layer in ("dt_proj", "out_proj")}
+    layers = {name: layer for name, layer in linear_layers(model).items()
+              if re.search(r"\.\d+\.", name) and name not in bypassed}
+    text = set(model.get_decoder().modules()) if hasattr(model, "get_decoder") else set()
+    return [name for name, layer in layers.items() if layer in text] or list(layers)
+
+
 def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     """Names of the layers to adapt.
 
-    pattern "" takes every linear layer of the blocks (those with a number in their name, `h.3.mlp.c_fc`), so neither
-    head nor embeddings, and no tower for images beside the text model; else those that one of its parts, separated by
-    commas, names (names_layer). Raises InputError where a part matches nothing, listing what there is, and where the
-    output head would be taken that shares its weight with the embedding.
+    pattern "" takes block_layers; else those that one of its parts, separated by commas, names (names_layer). Raises
+    InputError where a part matches nothing, listing what there is, and where the output head would be taken that shares
+    its weight with the embedding.
 
     >>> target_layers(llama, "q_proj,v_proj")[:2]
     ['model.layers.0.self_attn.q_proj', 'model.layers.0.self_attn.v_proj']
@@ -265,12 +278,8 @@ def target_layers(model: nn.Module, pattern: str = "") -> list[str]:
     layers = linear_layers(model)
     parts = [part.strip() for part in re.split(r",(?![^{]*\})", pattern) if part.strip()]  # not the one in \d{1,2}
     idle = [part for part in parts if not any(names_layer(part, name) for name in layers)]
-    if parts:
-        names = [name for name in layers if any(names_layer(part, name) for part in parts)]
-    else:
-        blocks = [name for name in layers if re.search(r"\.\d+\.", name)]
-        text = set(model.get_decoder().modules()) if hasattr(model, "get_decoder") else set()
-        names = [name for name in blocks if layers[name] in text] or blocks
+    named = [name for name in layers if any(names_layer(part, name) for part in parts)]
+    names = named if parts else block_layers(model)
     if idle or not names:
         kinds = sorted({re.sub(r"\.\d+\.", ".*.", name) for name in layers}) or ["(none: no Linear or Conv1D)"]
         found = ", ".join(kinds)

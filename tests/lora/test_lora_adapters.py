@@ -11,7 +11,7 @@ from adapter_files import load_adapter, save_adapter
 from adapters import adapter_of, base_sha256, combine_adapters, install_adapter
 from finetune_settings import InputError
 from safetensors.torch import load_file, save_file
-from transformers import CTRLConfig, CTRLLMHeadModel
+from transformers import CTRLConfig, CTRLLMHeadModel, FalconH1Config, FalconH1ForCausalLM
 
 from lora import convert_linear_layer_to_lora, lora_layers, merge_lora, target_layers
 
@@ -123,6 +123,18 @@ def test_a_suffix_that_other_modules_have_as_well_names_no_layer(randomise, tmp_
     """CTRL's layers are called h.0.ffn.0 and h.0.ffn.2, its blocks h.0 and h.1."""
     base = CTRLLMHeadModel(CTRLConfig(vocab_size=99, n_embd=32, dff=48, n_layer=3, n_head=4)).eval()
     ours = adapted(copy.deepcopy(base), randomise)
+    save_adapter(adapter_of(ours), tmp_path, ours)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
+    torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_peft_takes_what_is_adapted_of_a_mamba(randomise, tmp_path):
+    config = FalconH1Config(vocab_size=99, hidden_size=32, intermediate_size=48, num_hidden_layers=2, mamba_d_ssm=32,
+                            num_attention_heads=4, num_key_value_heads=2, mamba_n_heads=4, mamba_d_head=8)
+    base = FalconH1ForCausalLM(config).eval()
+    ours = adapted(copy.deepcopy(base), randomise)
+    assert {name.rpartition(".")[2] for name in lora_layers(ours)} == {
+        "in_proj", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     save_adapter(adapter_of(ours), tmp_path, ours)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-5)
