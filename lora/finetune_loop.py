@@ -250,6 +250,11 @@ def describe(journal, s, trainer, folder, max_length, dtype, progress):
         if experts:
             journal.say(f"warning: LoRA reaches linear layers only; the experts' {', '.join(kinds(experts))}, "
                         f"{sum(weight.numel() for weight in experts.values()):,} parameters, stay as they are")
+            shared = {"gate_proj", "up_proj", "down_proj"}.intersection(kinds(lora_layers(trainer.model)))
+            if shared:  # peft 0.21, utils/transformers_weight_conversion.py
+                journal.say(f"warning: in such models PEFT takes {', '.join(sorted(shared))} for the experts' and may "
+                            "not load their adapters, generate.py does; --model_out saves them merged, "
+                            "--lora_module_name leaves them out")
     for name, examples in (("training", train), ("evaluation", held_out)):
         if examples is not None:
             journal.say(

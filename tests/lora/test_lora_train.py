@@ -33,6 +33,8 @@ from transformers import (
     MixtralForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    Qwen2MoeConfig,
+    Qwen2MoeForCausalLM,
     RobertaConfig,
     RobertaForCausalLM,
     T5Config,
@@ -329,7 +331,14 @@ def test_the_adapted_layers_are_named_and_experts_that_lora_does_not_reach(setti
     fine_tune(settings(model_name_or_path=str(tmp_path / "mixtral"), output_dir_name=str(tmp_path / "m"), max_steps=1))
     said = capsys.readouterr().out
     assert "\nLoRA on q_proj, k_proj, v_proj, o_proj\n" in said
-    assert "the experts' gate_up_proj, down_proj, 2,304 parameters, stay as they are\n" in said
+    assert "the experts' gate_up_proj, down_proj, 2,304 parameters, stay as they are\n" in said and "PEFT" not in said
+    config = Qwen2MoeConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                            num_key_value_heads=1, num_experts=2, moe_intermediate_size=8, num_experts_per_tok=1,
+                            shared_expert_intermediate_size=8)
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "shared")
+    tokenizer.save_pretrained(tmp_path / "shared")
+    fine_tune(settings(model_name_or_path=str(tmp_path / "shared"), output_dir_name=str(tmp_path / "s"), max_steps=1))
+    assert "PEFT takes down_proj, gate_proj, up_proj for the experts' and may not load" in capsys.readouterr().out
 
 
 def test_an_encoder_decoder_is_refused_as_such(settings, tmp_path, tokenizer):
