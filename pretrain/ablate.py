@@ -114,6 +114,8 @@ def planned(s: Ablation, common: list[str], chosen: dict[str, list[str]]) -> dic
     """(flags, Settings) of each run, by variant and seed; a mistake in any is found here, before the first run."""
     if any(word.partition("=")[0] == "--seed" for word in common):
         raise InputError("--seed: a run takes its seed from --seeds, the base from --base_seeds")
+    if not s.seeds or not s.base_seeds:
+        raise InputError("--seeds and --base_seeds: give each at least one number")
     runs = {}
     for name, own in chosen.items():
         for seed in s.base_seeds if name == "base" else s.seeds:

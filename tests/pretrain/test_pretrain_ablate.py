@@ -101,6 +101,7 @@ def test_every_variant_is_a_setting_of_model_py(shards):
     (["--add", "gelu=--n_embd 64"], "--add gelu=--n_embd 64: give a new NAME"),
     (["--add", "../up=--n_embd 64"], "give a new NAME of letters"),
     (["--seed", "3"], "--seed: a run takes its seed from --seeds"),
+    (["--seeds"], "--seeds and --base_seeds: give each at least one number"),
     (["--vary", "lr", "1"], "--vary lr 1: give a setting and two values"),
     (["--vary", "lr", "1e-3", "2e-3", "1e-3"], "--vary lr 1e-3 2e-3 1e-3: give a setting and two values or more, each"),
     (["--vary", "warmup", "0.1", "2"], "--warmup 2.0: a share from 0 to below 1"),
