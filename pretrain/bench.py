@@ -164,6 +164,13 @@ def write_shards(folder: Path, splits: dict, vocabulary: int):
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def finish(command: list):
+    """Run a command to its end; InputError if it fails, where its own message stands above."""
+    words = [str(word) for word in command]
+    if status := subprocess.run(words, check=False).returncode:
+        raise InputError(f"{' '.join(words)} ended with status {status}")
+
+
 def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
     """Validation bits per byte after the given training time."""
     name = f"{settings.text.name}-{settings.vocab_size}"
@@ -172,14 +179,14 @@ def training_loss(flags: list[str], settings: Settings, scratch: Path) -> dict:
         if not (settings.text / "train.txt").exists():
             raise InputError(f"--text {settings.text} holds no train.txt; data/prepare.py makes such a folder")
         run = [sys.executable, HERE.parent / "bpe" / "run.py"]
-        subprocess.run([*run, "train", settings.text / "train.txt", "--vocab_size", str(settings.vocab_size),
-                        "--special_tokens", "<|endoftext|>", "--out", tokenizer], check=True)
-        subprocess.run([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", tokens], check=True)
+        finish([*run, "train", settings.text / "train.txt", "--vocab_size", settings.vocab_size, "--special_tokens",
+                "<|endoftext|>", "--out", tokenizer])
+        finish([*run, "encode", settings.text, "--tokenizer", tokenizer, "--out", tokens])
     command = [sys.executable, HERE / "model.py", "--preset", "text", "--data", tokens, "--out",
-               scratch / "run", "--minutes", str(settings.minutes), "--max_steps", "0", "--sample_every", "0",
-               "--save_every", "0", "--eval_every", "0", "--eval_tokens", "0", "--prompt", "", *flags]
+               scratch / "run", "--minutes", settings.minutes, "--max_steps", 0, "--sample_every", 0, "--save_every", 0,
+               "--eval_every", 0, "--eval_tokens", 0, "--prompt", "", *flags]
     began, cpu = time.monotonic(), os.times()
-    subprocess.run([str(word) for word in command], check=True)
+    finish(command)
     seconds, after = time.monotonic() - began, os.times()
     lines = [json.loads(line) for line in (scratch / "run" / "metrics.jsonl").read_text().splitlines()]
     last = [line for line in lines if "val_bpb" in line][-1]
@@ -300,10 +307,9 @@ def main(settings: Settings):
     if settings.list:
         print("\n".join(CASES))
         return
-    if settings.rounds < 1:
-        raise InputError(f"--rounds is {settings.rounds}; it must be at least 1")
-    if settings.steps < 1:
-        raise InputError(f"--steps is {settings.steps}; it must be at least 1")
+    for name in ("rounds", "steps", "new_tokens"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name} is {getattr(settings, name)}; it must be at least 1")
     if settings.tiny and settings.out == Settings.out:
         raise InputError("--tiny measures nothing; give it an --out of its own, so that it replaces no results")
     unknown = set(settings.only) - set(CASES)

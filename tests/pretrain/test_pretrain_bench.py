@@ -84,7 +84,11 @@ def test_generation_has_the_same_tokens(tmp_path):
 
 
 def test_refusals(tmp_path):
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "train.txt").touch()  # of which no tokenizer can be trained
     for flags, message in [(["--only", "speed"], "there are d384_peer"), (["--rounds", 0], "--rounds is 0"),
+                           (["--new_tokens", 0], "--new_tokens is 0"),
+                           (["--only", "loss_ours", "--text", tmp_path / "text"], "text-4096 ended with status 2"),
                            (["--only", "d384_peer", "--nanogpt", tmp_path], "has no train.py")]:
         failed = run(*flags, "--out", tmp_path / "x.json")
         assert failed.returncode == 2
