@@ -12,6 +12,7 @@ elsewhere they follow each other. With --records every model answers every recor
 """
 
 import json
+import shlex
 import shutil
 import sys
 from contextlib import suppress
@@ -172,7 +173,8 @@ def serve(panel):
     try:
         import gradio
     except ImportError:
-        raise InputError("--web needs gradio, which is not installed: pip install gradio") from None
+        python = shlex.quote(sys.executable)  # a pip of its own would be another environment's
+        raise InputError(f"--web needs gradio, which is not installed: {python} -m pip install gradio") from None
 
     first = chosen_prompts(panel.settings)[0]
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -357,8 +358,9 @@ def test_a_reader_that_leaves_is_no_mistake():
 def test_web_page_without_gradio_says_what_to_install(folder):
     if importlib.util.find_spec("gradio"):
         pytest.skip("gradio is installed")
-    with pytest.raises(generate.InputError, match="pip install gradio"):
+    with pytest.raises(generate.InputError, match="pip install gradio") as error:
         generate.main(generate.Settings(base=str(folder / "base"), web=True))
+    assert shlex.split(str(error.value).split(": ")[1])[0] == sys.executable, "not another environment's pip"
 
 
 def test_a_prompt_that_is_too_long_is_named(folder):
