@@ -130,10 +130,11 @@ def _write_text(base: Path, files: Iterable[Path], val_files: Iterable[Path], op
             split.require("train", path)
         else:
             split.settle(str(path))
-            held = split.bytes["val"] / split.bytes.total()
-            if held > max(0.1, 3 * options.val_share):  # a whole book of a few
-                what = "percent of the text held out, as documents stay whole (--separator '\\n\\n' makes shorter ones)"
-                options.reading.noticed[what] = round(100 * held)
+            held, wanted = split.bytes["val"] / split.bytes.total(), options.val_share
+            if held > max(0.1, 3 * wanted) or held < wanted / 4:  # of few documents a book, or a note
+                share = f"{100 * held:.2g}% of the text is held out, as documents stay whole"
+                what = f"{share} (--separator '\\n\\n' makes shorter ones); documents held out"
+                options.reading.noticed[what] = split.documents["val"]
     held_out.pop(hash(b""), None)  # nothing is the same as nothing
     if count := sum(held_out[n] for n in trained_on):
         options.reading.noticed["validation documents that are trained on as well"] = count

@@ -89,16 +89,19 @@ def test_other_text_field_and_size(tmp_path, monkeypatch):
     assert 0.1e6 <= (tmp_path / "text/t/train.txt").stat().st_size < 0.11e6
 
 
-def test_a_large_share_held_out_is_said(tmp_path, monkeypatch, capsys):
+def test_a_share_held_out_that_is_not_the_one_asked_for_is_said(tmp_path, monkeypatch, capsys):
     books = tmp_path / "books"
     books.mkdir()
     for name, text in (("a", "one two three\n\n"), ("b", "four five six\n\n")):
         (books / f"{name}.txt").write_text("".join(f"{text[:-2]} {n}\n\n" for n in range(100)))
     common = ("file", books, "--name", "b", "--val_share", "0.05", "--out", tmp_path)
     assert run(monkeypatch, *common) == 0
-    assert re.search(r"note: percent of the text held out, .*: 50$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search("^note: 50% of the text is held out, .*: 1$", capsys.readouterr().out, re.MULTILINE)
     assert run(monkeypatch, *common, "--separator", r"\n\n") == 0
     assert "held out" not in capsys.readouterr().out
+    (books / "c.txt").write_text("a note")
+    assert run(monkeypatch, *common) == 0
+    assert re.search(r"^note: 0\.\d+% of the text is held out, .*: 1$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_columns_of_parquet_that_python_cannot_hold(tmp_path, monkeypatch, capsys):
