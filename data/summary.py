@@ -22,17 +22,20 @@ def read(path: Path) -> dict:
 
 
 def last_values(metrics: Path) -> dict:
-    """The last value of every name in a metrics.jsonl: {"step": 1500, "val_loss": 1.2, ...}."""
+    """The last value of every name in a metrics.jsonl, and the step of the last validation: {"val_loss": 1.2, ...}."""
     values: dict = {}
     if metrics.exists():
         for line in metrics.read_text("utf-8").splitlines():
             if line.endswith("}"):  # not one that is being written, or whose process was killed
-                values |= json.loads(line)
+                values |= (now := json.loads(line))
+                values |= {"val_step": now["step"]} if "val_loss" in now else {}
     return values
 
 
 def outdated(name: str) -> list[str]:
-    """Those of pretrain, full and lora that train.sh has made from other files than are there now, by their stamps."""
+    """Those of pretrain, full and lora that train.sh has made from other files than are there now, or has begun to make
+    anew, by their stamps.
+    """
     of_tokens = (f"data/tokens/{name}/manifest.json", "pretrain/presets.py")
     of_base = (f"data/models/{name}/model.safetensors", f"data/instructions/{name}_train.json")
     inputs = {"pretrain": of_tokens, "full": of_base, "lora": of_base}
@@ -40,10 +43,10 @@ def outdated(name: str) -> list[str]:
     for step, paths in inputs.items():
         stamp = DATA / "runs" / "steps" / f"{name}-{step}"
         words = stamp.read_text("utf-8").split() if stamp.exists() else []
-        if words[:1] != ["done"] or words[1].count(",") < 2 or not all((ROOT / path).exists() for path in paths):
+        if len(words) < 2 or words[1].count(",") < 2 or not all((ROOT / path).exists() for path in paths):
             continue
         hashes = sorted(f"{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}  {path}\n" for path in paths)
-        if hashlib.sha256("".join(hashes).encode()).hexdigest() != words[1].split(",")[0]:
+        if words[0] != "done" or hashlib.sha256("".join(hashes).encode()).hexdigest() != words[1].split(",")[0]:
             found.append(step)
     return found
 
@@ -74,7 +77,7 @@ def base_lines(name: str) -> list[str]:
     lines = []
     if "val_loss" in values:
         lines.append(f"validation loss              {values['val_loss']:.3f} nats per token, "
-                     f"{values['val_bpb']:.3f} bits per byte, after {values['step']:,} steps")
+                     f"{values['val_bpb']:.3f} bits per byte, after {values['val_step']:,} steps")
     if "choices_acc_token_mean" in values:
         lines.append(f"multiple choice (4 endings)  {values['choices_acc_token_mean']:.1%}")
     return lines
@@ -120,7 +123,7 @@ def main(name: str = "stories") -> None:
     step = "generate.sh" if (DATA / "models" / name).exists() else "train.sh"
     print("== next")
     if left := [str(models[step].relative_to(ROOT)) for step in old if models[step].exists()]:
-        print(f"  bash train.sh{flag}   makes anew what was made from other files: {', '.join(left)}")
+        print(f"  bash train.sh{flag}   makes anew what was made from other files or settings: {', '.join(left)}")
     print(f"  bash {step}{flag}")
 
 

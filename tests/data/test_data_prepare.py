@@ -682,6 +682,16 @@ def test_summary_has_a_help(flags, status):
     assert (done.returncode, done.stdout.splitlines()[0]) == (status, "usage: python data/summary.py [NAME]")
 
 
+def test_summary_names_the_step_of_the_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "DATA", tmp_path)
+    run = tmp_path / "runs" / "pretrain" / "a"
+    run.mkdir(parents=True)
+    lines = [{"step": 0, "val_loss": 9.0, "val_bpb": 3.0}, {"step": 250, "val_loss": 2.0, "val_bpb": 1.0},
+             {"step": 260, "loss": 1.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert summary.base_lines("a")[0].endswith("2.000 nats per token, 1.000 bits per byte, after 250 steps")
+
+
 def test_summary_measures_both_tokenizers_alike(tmp_path, monkeypatch):
     monkeypatch.setattr(summary, "DATA", tmp_path)
     assert summary.tokenizer_lines("a") == []

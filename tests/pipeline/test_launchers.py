@@ -443,13 +443,15 @@ def test_what_another_base_was_fine_tuned_to_is_neither_shown_nor_measured(clone
     summary.main("stories")
     printed = capsys.readouterr().out
     assert "  data/models/stories  " in printed and "  data/models/stories-full  " not in printed
-    assert "  bash train.sh   makes anew what was made from other files: data/models/stories-full, data/ad" in printed
+    assert "  bash train.sh   makes anew what was made from other files or settings: data/models/stories-f" in printed
     assert clone("train.sh").returncode == 0
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
     assert clone("generate.sh").calls == [f"{shown} {tuned}"]
     assert summary.outdated("stories") == []
     assert clone("train.sh", "bpe", "--vocab_size", "600", SEED="3").returncode == 0
     assert summary.outdated("stories") == ["pretrain"]
+    assert clone("train.sh", FAIL_AT="pretrain/model.py", FAIL_WITH="130").returncode == 130
+    assert summary.outdated("stories") == ["pretrain"], "begun, not done"
 
 
 def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
