@@ -189,7 +189,7 @@ def main(arguments: tuple[Ablation, list[str]]):
         results[key] = result = run(runs[key][0], folders[key])
         left = (time.monotonic() - began) / (number + 1) * (len(missing) - number - 1) / 60
         outcome = "diverged" if result.val_loss is None else f"{result.val_loss:.3f} nats per token"
-        print(f"{key[0]}, seed {key[1]}: {outcome}; {left:.0f} minutes left", flush=True)
+        print(f"{key[0]}, seed {key[1]}: {outcome}; {left:.1f} minutes left", flush=True)
     for (name, _), result in results.items():
         groups.setdefault(name, []).append(result)
     text = table(groups, chosen)
