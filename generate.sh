@@ -38,14 +38,11 @@ base=data/models/$NAME full=data/models/$NAME-full adapter=data/adapters/$NAME-l
 use_python
 install requirements.txt
 
-# add STEP FLAG FOLDER FILE: shows what STEP of train.sh made, unless that was of another base, which its stamp tells.
+# add STEP FLAG FOLDER FILE: shows what STEP of train.sh made, unless it would make that anew.
 models=(--base "$base")
 add() {
-    local stamp instructions=data/instructions/${NAME}_train.json
     [ -e "$3/$4" ] || return 0
-    stamp=$(cat "data/runs/steps/$NAME-$1" 2>/dev/null || true)
-    if [[ $stamp == done\ *,*,* ]] && [ -e "$instructions" ] &&
-        [[ $stamp != "done $(contents_of "$base/model.safetensors" "$instructions"),"* ]]; then
+    if outdated "$1" "$base/model.safetensors" "data/instructions/${NAME}_train.json"; then
         printf 'note: %s is left out: it was made from another base or other instructions; %s\n' "$3" \
             "bash train.sh$([ "$NAME" = stories ] || echo " --name $NAME") makes it anew" >&2
     else

@@ -17,6 +17,16 @@ if command -v sha256sum >/dev/null; then SHA256=(sha256sum); else SHA256=(shasum
 hash_of() { "${SHA256[@]}" | cut -d ' ' -f 1; }
 contents_of() { find -L "$@" -type f ! -name .DS_Store -exec "${SHA256[@]}" {} + | LC_ALL=C sort | hash_of; }
 
+# outdated STEP INPUT...: whether the stamp of this step of train.sh is of other INPUT files than are there now, or of a
+# command that was interrupted. An old script's stamp tells nothing.
+outdated() {
+    local stamp file
+    # shellcheck disable=SC2153  # of the script that this one is part of
+    stamp=$(cat "data/runs/steps/$NAME-$1" 2>/dev/null || true)
+    for file in "${@:2}"; do [ -e "$file" ] || return 1; done
+    [[ $stamp == *\ *,*,* && $stamp != "done $(contents_of "${@:2}"),"* ]]
+}
+
 # Transparent huge pages for PyTorch's CPU allocator (1.2x in pretraining); glibc reads it before Python starts.
 export THP_MEM_ALLOC_ENABLE="${THP_MEM_ALLOC_ENABLE:-1}" TOKENIZERS_PARALLELISM=false
 

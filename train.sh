@@ -277,4 +277,9 @@ case $STAGE in
     pretrain) prepare; bpe; pretrain ${FLAGS[@]+"${FLAGS[@]}"} ;;
     lora) [ -z "$TEXT$INSTRUCTIONS" ] || prepare; lora ${FLAGS[@]+"${FLAGS[@]}"} ;;
 esac
-"$PYTHON" data/summary.py "$NAME"
+old=()  # made from other files than there are now
+! outdated pretrain "$tokens/manifest.json" pretrain/presets.py || old+=(pretrain)
+for kind in full lora; do
+    ! outdated "$kind" "$base/model.safetensors" "${instructions}_train.json" || old+=("$kind")
+done
+"$PYTHON" data/summary.py "$NAME" ${old[@]+"${old[@]}"}

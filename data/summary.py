@@ -1,11 +1,11 @@
 """One screen at the end of `bash train.sh`: what was made, where it lies, how good it is.
 
     python data/summary.py stories
+    python data/summary.py stories full lora      # but these two were made from another base than is there now
 
 Reads only what the stages left in data/: manifests, metrics, scores. What is not there yet is left out.
 """
 
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -30,25 +30,6 @@ def last_values(metrics: Path) -> dict:
                 values |= (now := json.loads(line))
                 values |= {"val_step": now["step"]} if "val_loss" in now else {}
     return values
-
-
-def outdated(name: str) -> list[str]:
-    """Those of pretrain, full and lora that train.sh has made from other files than are there now, or has begun to make
-    anew, by their stamps.
-    """
-    of_tokens = (f"data/tokens/{name}/manifest.json", "pretrain/presets.py")
-    of_base = (f"data/models/{name}/model.safetensors", f"data/instructions/{name}_train.json")
-    inputs = {"pretrain": of_tokens, "full": of_base, "lora": of_base}
-    found = []
-    for step, paths in inputs.items():
-        stamp = DATA / "runs" / "steps" / f"{name}-{step}"
-        words = stamp.read_text("utf-8").split() if stamp.exists() else []
-        if len(words) < 2 or words[1].count(",") < 2 or not all((ROOT / path).exists() for path in paths):
-            continue
-        hashes = sorted(f"{hashlib.sha256((ROOT / path).read_bytes()).hexdigest()}  {path}\n" for path in paths)
-        if words[0] != "done" or hashlib.sha256("".join(hashes).encode()).hexdigest() != words[1].split(",")[0]:
-            found.append(step)
-    return found
 
 
 def size(path: Path) -> str:
@@ -97,14 +78,13 @@ def tuned_lines(name: str, kinds: list[str]) -> list[str]:
     return lines
 
 
-def main(name: str = "stories") -> None:
-    """Print the screen."""
+def main(name: str = "stories", *old: str) -> None:
+    """Print the screen. `old` are those of pretrain, full and lora that train.sh would make anew: they are left out."""
     def there(*paths: Path) -> list[Path]:
         return [path for path in paths if path.exists()]
 
     models = {"pretrain": DATA / "models" / name, "lora": DATA / "adapters" / f"{name}-lora",
               "full": DATA / "models" / f"{name}-full"}
-    old = outdated(name)
     kinds = [kind for kind in ("lora", "full") if kind not in old]
     made = there(DATA / "text" / name, DATA / "tokenizer" / name, DATA / "tokens" / name,
                  *(path for step, path in models.items() if step not in old))
@@ -128,7 +108,7 @@ def main(name: str = "stories") -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2 or sys.argv[-1].startswith("-"):
+    if not {*sys.argv[2:]} <= {"pretrain", "full", "lora"} or sys.argv[-1].startswith("-"):
         print(f"usage: python data/summary.py [NAME]\n\n{__doc__}")
         sys.exit(0 if sys.argv[1] in ("-h", "--help") else 2)
     sys.exit(status_of(lambda: main(*sys.argv[1:])))

@@ -429,29 +429,27 @@ def test_what_another_base_was_fine_tuned_to_is_neither_shown_nor_measured(clone
     monkeypatch.setattr(summary, "DATA", clone.folder / "data")
     for numbers in ("read", "last_values"):  # the stand-in measures nothing
         monkeypatch.setattr(summary, numbers, lambda path: {})
-    assert clone("train.sh").returncode == 0
-    assert summary.outdated("stories") == []
+    assert clone("train.sh").calls[-1] == "data/summary.py stories"
     shown = "lora/generate.py --base data/models/stories"
-    assert clone("train.sh", "pretrain", "--max_steps", "12", SEED="2").returncode == 0
+    done = clone("train.sh", "pretrain", "--max_steps", "12", SEED="2")
+    assert done.calls[-1] == "data/summary.py stories full lora"
     done = clone("generate.sh")
     assert done.calls == [f"{shown} --template plain"]
     notes = done.stderr.splitlines()
     assert [note.split(" is left out: ")[0] for note in notes] == [
         "note: data/models/stories-full", "note: data/adapters/stories-lora"]
     assert all(note.endswith("; bash train.sh makes it anew") for note in notes)
-    assert summary.outdated("stories") == ["full", "lora"]
-    summary.main("stories")
+    summary.main("stories", "full", "lora")
     printed = capsys.readouterr().out
     assert "  data/models/stories  " in printed and "  data/models/stories-full  " not in printed
     assert "  bash train.sh   makes anew what was made from other files or settings: data/models/stories-f" in printed
-    assert clone("train.sh").returncode == 0
+    assert clone("train.sh").calls[-1] == "data/summary.py stories"
     tuned = "--full data/models/stories-full --adapters data/adapters/stories-lora"
     assert clone("generate.sh").calls == [f"{shown} {tuned}"]
-    assert summary.outdated("stories") == []
-    assert clone("train.sh", "bpe", "--vocab_size", "600", SEED="3").returncode == 0
-    assert summary.outdated("stories") == ["pretrain"]
+    bpe = "train.sh", "bpe", "--vocab_size", "600"
+    assert clone(*bpe, SEED="3").calls[-1] == "data/summary.py stories pretrain"
     assert clone("train.sh", FAIL_AT="pretrain/model.py", FAIL_WITH="130").returncode == 130
-    assert summary.outdated("stories") == ["pretrain"], "begun, not done"
+    assert clone(*bpe, SEED="3").calls[-1] == "data/summary.py stories pretrain", "begun, not done"
 
 
 def test_a_prompt_is_a_text_whatever_files_there_are(clone, tmp_path):
