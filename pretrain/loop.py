@@ -115,7 +115,7 @@ def train(settings: Settings, world: World, at_end: contextlib.ExitStack) -> int
     peak = peak_flops(world.device, world.dtype, settings.peak_tflops) * world.size
     log = world.agree(RunLog, settings.out, first_step, settings.max_steps or None, world.main)
     at_end.callback(log.close)  # whatever ends the run
-    log.say(description(settings, world, model, train_split, accumulation, T, flops, peak))
+    log.say(description(settings, world, model, train_split, accumulation, T, flops, peak, first_step))
     between = world.agree(Between, settings, world, model, optimizers, val_split, T, folder, identity, log)
     made_of = {**plain(settings), "model": dataclasses.asdict(config), **plain(provenance())}
     if first_step and finished(settings, progress):
@@ -270,8 +270,8 @@ def spike(loss: float, losses: list[float], deviations: float) -> bool:
     return len(losses) >= 20 and loss > statistics.fmean(losses) + deviations * statistics.pstdev(losses) + 1e-6
 
 
-def description(settings, world, model, split, accumulation, T, flops, peak) -> str:
-    """What is going to be computed, in a few lines."""
+def description(settings, world, model, split, accumulation, T, flops, peak, made) -> str:
+    """What is going to be computed, in a few lines; `made` steps of it are."""
     config, steps = model.config, settings.max_steps
     lines = [f"{model.parameter_count():,} parameters, {config.n_layer} layers of {config.n_embd} channels, vocabulary "
              f"{config.vocab_size:,} (padded to {config.padded_vocab:,}), {str(model.dtype).removeprefix('torch.')}",
@@ -283,6 +283,7 @@ def description(settings, world, model, split, accumulation, T, flops, peak) -> 
         lines.append(f"note: the data's tokenizer has {known:,} tokens only; --vocab_size 0 leaves out the others")
     if steps:
         tokens = steps * settings.total_batch
+        minutes = max(0, steps - made) * settings.total_batch * flops / peak / 0.4 / 60
         lines.append(f"{steps:,} steps = {tokens:,} tokens = {tokens / split.tokens:.2f} epochs of {split.tokens:,}; "
-                     f"about {tokens * flops / peak / 0.4 / 60:.1f} minutes at 40% of the peak")
+                     f"about {minutes:.1f} minutes{' for the rest' if made else ''} at 40% of the peak")
     return "\n".join(lines)

@@ -169,7 +169,7 @@ def draw(runs: list[Run], settings: Settings) -> dict:
                       label=f"{prefix(run)}validation ({validation[-1]:.3f})")
         tops.append(highest(y, validation))
     if any(map(math.isfinite, tops)):
-        axis.set_ylim(top=max(filter(math.isfinite, tops)) * 1.02)
+        axis.set_ylim(max(0, axis.get_ylim()[0]), max(filter(math.isfinite, tops)) * 1.02)
     axis.set_ylabel("loss, nats per token")
     axis.legend()
 

@@ -412,7 +412,8 @@ def test_a_signal_ends_an_evaluation(what, step, due, words, tmp_path, capsys, m
     kept = metrics(settings.out, "val_loss" if what == "validation" else "choices_acc")
     assert step not in kept
     assert (settings.out / "checkpoints" / f"step_{step:08d}").exists()
-    assert main(settings, capsys)[0] == 0
+    status, text = main(settings, capsys)
+    assert (status, "minutes for the rest at 40% of the peak" in text) == (0, True)
     assert main(tiny_settings(words / "data", tmp_path / "whole", **changes), capsys)[0] == 0
     for name in ("val_loss", "choices_acc", "loss"):
         assert metrics(settings.out, name) == metrics(tmp_path / "whole", name)

@@ -55,6 +55,15 @@ def test_draws_the_values(plot, tmp_path):
     assert lines_of(figures["schedule.png"])["a"].get_ydata()[0] == 1e-3
 
 
+def test_no_loss_axis_goes_below_zero(plot, tmp_path):
+    folder = make_run(tmp_path / "a", steps=1000)
+    for line, loss in (("lowest", 0.02), ("highest", 9.0)):
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 1001 + (line == "highest"), "time": 1e4, "loss": loss}) + "\n")
+    figure = plot.draw([plot.read_run(folder)], plot.Settings((folder,), smooth=1))["loss.png"]
+    assert figure.axes[0].get_ylim()[0] == 0
+
+
 def test_smooth(plot):
     assert plot.smooth([1, 2, 3], [1, 2, 6], 3) == [1.5, 3.0, 4.0]
     assert plot.smooth([50, 100, 150], [1, 2, 6], 50) == [1, 2, 6]  # steps, not lines of the log
