@@ -71,7 +71,8 @@ def draw(groups: dict[str, list[Result]], vary: tuple[str, ...]):
             label = name.replace("_", " ") + (" (diverged)" if lost else "")
             right.plot(*zip(*result.curve[1:], strict=True) if result.curve[1:] else ([], []),
                        color=colours.get(name, "#bbbbbb"), linewidth=1.5 if name in colours else 0.7,
-                       linestyle=":" if lost else "-", zorder=2 + (name in colours),
+                       linestyle=":" if lost else "-", marker="o" if len(result.curve) == 2 else "",
+                       zorder=2 + (name in colours),
                        label=label if number == 0 and name in colours else None)
     firsts = sorted(result.curve[1][1] for results in groups.values() for result in results if result.curve[1:])
     if firsts:  # what exploded, and the loss before training, would flatten the rest
