@@ -8,7 +8,7 @@ import numpy as np
 import regex
 from bit_masks import lowest_bit, masks64
 from compiled import READ_ONLY_BYTES, inlined, kernel
-from split import LIKE_GPT4
+from split import LIKE_GPT4, O200K
 
 U = np.uint64  # numba makes a float of int64 with uint64, so every operand of bit arithmetic is one of these
 ONE, ALL = U(1), U(0xFFFFFFFFFFFFFFFF)
@@ -307,4 +307,11 @@ def like_gpt4(most_digits: int, whole_tail: bool):
     return scan
 
 
-SCANNERS = {"gpt2": gpt2_ends} | {pattern: like_gpt4(*rules) for pattern, rules in LIKE_GPT4.items()}
+def o200k(data, state, end, classes, ends):
+    """GPT-4o's, by other classes of letters: compiled only where it is used."""
+    from scanner_o200k import CASES, o200k_ends
+
+    return o200k_ends(data, state, end, CASES, ends)
+
+
+SCANNERS = {"gpt2": gpt2_ends, O200K: o200k} | {pattern: like_gpt4(*rules) for pattern, rules in LIKE_GPT4.items()}

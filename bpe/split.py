@@ -37,6 +37,15 @@ MINBPE = (
 )
 QWEN, NANOCHAT = LLAMA3.replace("{1,3}", ""), MINBPE.replace("{1,3}", "{1,2}")
 LIKE_GPT4 = {"gpt4": (3, True), LLAMA3: (3, False), QWEN: (1, False), MINBPE: (3, False), NANOCHAT: (2, False)}
+# GPT-4o's (GPT-OSS's, Llama 4's)
+O200K = "|".join((
+    *(r"[^\r\n\p{L}\p{N}]?" + word + r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?" for word in (
+        r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+        r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+    )),
+    r"\p{N}{1,3}", r" ?[^\s\p{L}\p{N}]+[\r\n/]*", r"\s*[\r\n]+", r"\s+(?!\S)", r"\s+",
+))  # fmt: skip
+WITH_CUTS = ("gpt2", *LIKE_GPT4, O200K)  # those that can be cut at spaces: see Cutter
 FEW_SPECIALS = 4  # special tokens that are looked for one by one
 SECONDS_AT_LEAST = 5
 SECONDS_PER_MEGABYTE = 20  # time that `regex` may take; the named patterns need about 0.4
@@ -167,8 +176,8 @@ class Cutter:
     """Finds places where text may be cut so that both sides split exactly as the whole would.
 
     gpt2: before a space character that follows another character, since no piece crosses that place and no
-    look-ahead reaches over it. gpt4 and those like it: the same except before a line break, which punctuation takes
-    along; and after a line break that something other than a space follows. Others: beside a special token only.
+    look-ahead reaches over it. gpt4 and its like: the same except before a line break, which punctuation takes along
+    (GPT-4o's also a slash); and after a line break that anything else follows. Others: beside a special token only.
     """
 
     def __init__(self, pattern: str, specials: Iterable[str] = ()):
@@ -178,7 +187,7 @@ class Cutter:
 
     def cuts(self, data: bytes | bytearray, low: int, high: int, last: bool = False) -> Iterator[int]:
         """Safe places p, low <= p <= high, in order (or from the last back). Reads `reach` + 4 bytes around p."""
-        if self.pattern == "gpt2" or self.pattern in LIKE_GPT4:
+        if self.pattern in WITH_CUTS:
             candidates = self._at_spaces(data, low, high)
         else:
             candidates = self._at_specials(data, low, high)
@@ -228,10 +237,10 @@ class Cutter:
         line_break = (window == 10) | (window == 13)
         before, after = slice(None, -1), slice(1, None)
         good = space[after] & ~space[before]
-        if self.pattern in LIKE_GPT4:
+        if self.pattern != "gpt2":
             # a byte >= 0x80 may begin a space of Unicode: only ASCII is certain here
             good &= ~line_break[after]
-            good |= line_break[before] & ~space[after] & (window[after] < 0x80)
+            good |= line_break[before] & ~space[after] & (window[after] < 0x80) & (window[after] != ord("/"))
         return [low + int(p) for p in np.flatnonzero(good) if self._after_a_character(data, low + int(p))]
 
     @staticmethod

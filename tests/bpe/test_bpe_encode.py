@@ -20,7 +20,7 @@ from counting import cores
 from encoder import StreamingDecoder, Tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from split import LLAMA3, PATTERN_OF, QWEN, possible_specials
+from split import LLAMA3, O200K, PATTERN_OF, QWEN, possible_specials
 from vocabulary import InputError, SpecialTokenInText, Vocabulary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_ids_are_those_of_tokenizers():
     import formats
     from tokenizers import Tokenizer as Theirs
 
-    for pattern in ("gpt2", "gpt4", LLAMA3, QWEN):
+    for pattern in ("gpt2", "gpt4", LLAMA3, QWEN, O200K):
         ours = trained(pattern)
         theirs = Theirs.from_str(formats.tokenizer_json(ours.vocabulary))
         for text in [SAMPLE, f"{SAMPLE}{END}{SAMPLE}", *(text[:100_000] for text in real_texts())]:
@@ -178,7 +178,7 @@ def test_the_longest_special_token_wins():
         tokenizer.encode("x<|a|>", allowed_special={END}, disallowed_special={"<|a|>"})
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", LLAMA3, "none", r"\p{L}+|\d+| "])
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt4", LLAMA3, O200K, "none", r"\p{L}+|\d+| "])
 def test_streams_cut_anywhere_give_the_same_ids(pattern, monkeypatch):
     monkeypatch.setattr("counting.CHUNK", 700)
     tokenizer = trained(pattern)
