@@ -57,7 +57,7 @@ class BasicTokenizer:
         pattern: "gpt2", "gpt4", "none" or a regular expression; no merge crosses its pieces. special_tokens: never
         counted, no merge crosses them; they get the first ids under ties "hf", else the last. InputError for a
         `vocab_size` that they and the bytes do not fit into or above 1,048,576, an unknown tie rule, a pattern that is
-        no regular expression or takes too long, and special tokens that are empty.
+        no regular expression or takes too long, and special tokens that are empty or there twice.
         """
         check_size(vocab_size, special_tokens)
         check_ties(ties)

@@ -37,7 +37,7 @@ def train(
     pattern: "gpt2", "gpt4", "none" or a regular expression; no merge crosses its pieces. ties, progress: see `merge`.
     special_tokens, threads, errors: see counting.count. InputError for a `vocab_size` that bytes and special tokens do
     not fit into or above 1,048,576, an unknown tie rule, a pattern that is no regular expression or takes too long,
-    special tokens that are empty, unknown `errors`, and files that cannot be read or are not UTF-8.
+    special tokens that are empty or there twice, unknown `errors`, and files that cannot be read or are not UTF-8.
     """
     check_size(vocab_size, special_tokens)
     check_ties(ties)
@@ -56,7 +56,7 @@ def merge(
     """
     check_size(vocab_size, counts.special_tokens)
     check_ties(ties)
-    specials = list(dict.fromkeys(counts.special_tokens))
+    specials = counts.special_tokens
     specials_first = ties == "hf"
     order = byte_order(ties)
     wanted = vocab_size - 256 - len(specials)

@@ -49,8 +49,12 @@ def check_several(name: str, given: object, otherwise: str = "") -> None:
 
 
 def check_size(vocab_size: int, special_tokens: Collection[str] = (), name: str = "vocab_size") -> None:
-    """Raise InputError, which begins with `name`, if the bytes and special tokens find no room, or ids are too many."""
+    """Raise InputError if the bytes and special tokens find no room (it begins with `name`), ids are too many, or a
+    special token is there twice.
+    """
     check_several("special_tokens", special_tokens)
+    if len(set(special_tokens)) < len(special_tokens):
+        raise InputError(f"special_tokens: {' '.join(special_tokens)}: one is there twice")
     least = 256 + len(special_tokens)
     if vocab_size < least:
         raise InputError(f"{name} {vocab_size}: 256 bytes + {len(special_tokens)} special tokens need at least {least}")

@@ -285,6 +285,8 @@ def test_sizes_and_ties_that_no_trainer_takes_are_refused():
             train("a", 300, ties="foo")
         with pytest.raises(InputError, match="vocab_size 1048577: must be at most 1,048,576"):
             train("a", 1048577)
+        with pytest.raises(InputError, match="special_tokens: <a> b <a>: one is there twice"):
+            train("a", 300, special_tokens=["<a>", "b", "<a>"])
 
 
 @pytest.mark.parametrize("error", [TypeError, MemoryError])
