@@ -42,10 +42,8 @@ def _adamw(p, gradient, means, mean_scales, squares, square_scales, step, lr, be
             m_scale, v_scale = mean_scales[i] / np.float32(MEAN**2), square_scales[i] / np.float32(SQUARE**4)
             for j in range(K):
                 c, d = np.float32(mean[j]), np.float32(square[j])
-                m[j] = c * abs(c) * m_scale
-                m[j] += (one - beta1) * (grad[j] - m[j])
-                v[j] = d * d * (d * d) * v_scale
-                v[j] += (one - beta2) * (grad[j] * grad[j] - v[j])
+                m[j] = beta1 * (c * abs(c) * m_scale) + (one - beta1) * grad[j]  # with beta1 = 0 exactly the gradient
+                v[j] = beta2 * (d * d * (d * d) * v_scale) + (one - beta2) * (grad[j] * grad[j])
                 size[j] = abs(m[j])
                 update = m[j] * m_up / (math.sqrt(v[j] * v_up) + eps)
                 weights[j] = weights[j] * (one - lr * decay) - lr * update

@@ -83,6 +83,17 @@ def test_the_cpu_s_loop_equals_the_operators(shape):
     assert (ours - theirs).abs().max() < 2e-3
 
 
+def test_without_memory_a_step_has_the_gradient_s_sign_and_no_size():
+    """beta1 = beta2 = 0: of a gradient ten million times as large nothing may be left."""
+    p = torch.zeros(4, 64)
+    state = {"step": torch.zeros(()), **eight_bits.slots(p, exp_avg=torch.int8, exp_avg_sq=torch.uint8)}
+    for size in (1e4, -1e-3):
+        before = p.clone()
+        eight_bits.adamw(p, size * (1 + torch.rand(4, 64, generator=torch.Generator().manual_seed(0))), state, 0.01,
+                         0.0, 0.0, 1e-8, 0.0)
+        torch.testing.assert_close(p - before, torch.full((4, 64), -0.01 if size > 0 else 0.01), atol=1e-6, rtol=1e-4)
+
+
 def test_adamw_follows_its_32_bit_self():
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(64, 256, generator=generator)
