@@ -13,6 +13,7 @@ of --budget the one that runs is stopped:
     generation  tokens/s of ours and of transformers, the same weights
     race        nanoGPT trains for some minutes; ours, modern block and Muon, gets 0.6 of that time, then 0.4: is its
                 validation loss as low? Needs --data, shards of GPT-2 tokens (20 to 60 MB suffice)
+    kernels     GPT-2 124M: the milliseconds of a step of ours by kernel
 
 MFU counts 6 FLOPs per weight and token plus attention over the full T x T scores, against 989 TFLOP/s on every device:
 dense bf16 of the H100's and H200's data sheet.
@@ -27,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +36,10 @@ from presets import DATA, InputError, read_settings, run_command
 from whole_file import write_text
 
 HERE = Path(__file__).resolve().parent
-PARTS = ("tests", "speed", "memory", "generation", "race")
+PARTS = ("tests", "speed", "memory", "generation", "race", "kernels")
 # Seconds without which a part is not begun, mostly its start and compilation. Estimates: none has been measured.
 # Those of speed are for one batch of one side, those of race for one run beside its training time.
-NEEDED = {"tests": 60, "speed": 60, "memory": 20, "generation": 40, "race": 40}
+NEEDED = {"tests": 60, "speed": 60, "memory": 20, "generation": 40, "race": 40, "kernels": 40}
 PEAK = 989e12  # FLOP/s
 # The race: sequences of 1,024 tokens per step, for both sides a quarter of GPT-2's 0.5M tokens, as a run of minutes
 # needs many steps; those per forward pass of ours; nanoGPT's own learning rate, which it has for 0.5M tokens.
@@ -198,6 +200,44 @@ class Check:
             with tempfile.TemporaryDirectory() as scratch:
                 ours = self.our_loss(Path(scratch), minutes * share)
             self.note(f"race_ours_{share}", ours | {"as_low": ours["val_loss"] <= target["val_loss"]})
+
+    def kernels(self):
+        """Where the time of our step goes: {kernel: milliseconds}, the longest 30 of them, and all together."""
+        import torch
+        from model import GPT
+        from optim import make_optimizers
+        from presets import PRESETS, GPTConfig
+        from torch.autograd import DeviceType
+        from torch.profiler import profile
+
+        settings, steps = PRESETS["gpt2"], 5
+        config, B, T = settings.model, max(self.settings.micro_batches), 1024
+        if self.tiny:
+            config, B, T = GPTConfig(n_layer=1, n_head=2, n_embd=32, block_size=32, vocab_size=300), 2, 32
+        torch.set_float32_matmul_precision("high")
+        model = GPT(config, torch.bfloat16).to(self.device)
+        if not self.tiny:
+            model.compile_blocks()
+        optimizers = make_optimizers(model, settings)
+        tokens = torch.randint(config.vocab_size, (B, T + 1), device=self.device)
+
+        def run(count: int):
+            for _ in range(count):
+                model(tokens[:, :-1], tokens[:, 1:]).backward()
+                for optimizer in optimizers:
+                    optimizer.step()
+                model.zero_grad(set_to_none=True)
+            float(model.transformer["wte"].weight.detach()[0, 0])  # all of it is done
+
+        run(3)
+        with profile() as record:
+            run(steps)
+        on_gpu, times = self.device == "cuda", Counter()
+        for event in record.key_averages():
+            if event.device_type == (DeviceType.CUDA if on_gpu else DeviceType.CPU) and not event.is_user_annotation:
+                times[event.key[:80]] += event.self_device_time_total if on_gpu else event.self_cpu_time_total  # us
+        self.note("kernels", {name: round(time / 1e3 / steps, 3) for name, time in
+                              [("all", times.total()), *times.most_common(30)]})
 
     def our_loss(self, scratch: Path, minutes: float) -> dict:
         """The preset llama-124m with its schedule over `minutes` of training time."""

@@ -71,3 +71,11 @@ def test_a_peer_that_fails_costs_its_own_part_alone(settings, monkeypatch):
     results = json.loads(settings.out.read_text())
     assert results["memory"] == "measured"
     assert "out of memory" in results["speed"]["peer 2"]["failed"]
+
+
+def test_kernels_are_listed_by_their_time(settings):
+    settings.only = ("kernels",)
+    main(settings)
+    total, *times = json.loads(settings.out.read_text())["kernels"].values()
+    assert times == sorted(times, reverse=True) and len(times) == 30
+    assert 0.9 * total < sum(times) <= 1.01 * total
