@@ -283,7 +283,7 @@ class Tokenizer:
     def _encode_short(self, texts: list[str | bytes]) -> list[np.ndarray]:
         """Ids of each of some short texts, encoded at once, since calling the kernels takes longer than they do.
 
-        No list at all if they are long, may hold a special token, or have to be changed or looked through first.
+        An empty list if they are long, may hold a special token, or have to be changed or looked through first.
         """
         simple = self._scan is not None and not self.vocabulary.normalizer and not self.vocabulary.missing_bytes
         if not simple or sum(map(len, texts)) > MOST_TOGETHER:
