@@ -83,6 +83,10 @@ PARTS = {
         "encode Chinese, one core", "encode", "chinese.txt.gz", ENCODERS, 1, (),
         (("ours", "tiktoken", 1.6, 2.7),),
     ),
+    "encode_short": Part(
+        "encode texts of 8 words, one core", "encode_short", "tinystories.txt.gz", ("ours", "tiktoken", "hf"), 1, (),
+        (("ours", "tiktoken", 1, None),),
+    ),
     "decode_english": Part(
         "decode English, one core", "decode", "gutenberg_en.txt.gz", ("ours", "ours lists", "tiktoken"), 1, (),
         (("ours", "tiktoken", 1.3, None), ("ours lists", "tiktoken", 1.3, None)),
