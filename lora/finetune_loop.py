@@ -222,6 +222,7 @@ def fine_tune(s: Settings, data: Data | None = None, rank: int = 0, world: int =
         "folder": str(folder),
         "step": progress["step"],
         "eval_loss": progress["eval_loss"],
+        "base_loss": progress.get("base_loss"),
         "train_loss": progress.get("train_loss"),
         "seconds": progress["elapsed"],
         "trainable": sum(parameter.numel() for parameter in trainer.parameters),
@@ -358,6 +359,8 @@ def evaluation_due(s, trainer, progress, share: float) -> bool:
 def note_evaluation(s, trainer, journal, folder, who, progress, loss, start):
     """Records an evaluation; with patience keeps the best weights and ends the run at a standstill."""
     progress |= {"eval_loss": loss, "evaluated": progress["step"]}
+    if progress["step"] == 0:
+        progress["base_loss"] = loss
     journal.write(step=progress["step"], time=time.monotonic() - start, eval_loss=loss)
     if not s.patience:
         return

@@ -43,6 +43,11 @@ def main(s: Settings) -> int:
     if rank == 0:
         held_out = "" if result["eval_loss"] is None else f", evaluation loss {result['eval_loss']:.4f}"
         print(f"{result['step']:,} updates in {result['seconds']:.0f} s{held_out}; results in {result['folder']}")
+        before = result["base_loss"]
+        if before is not None and not result["eval_loss"] <= before:
+            alpha = f" or --lora_scaling (alpha, now {s.lora_scaling:g} at rank {s.lora_dim})" if s.use_lora else ""
+            print(f"warning: before training that loss was {before:.4f}; lower --lr (now {s.lr:g}){alpha}",
+                  file=sys.stderr)
     return 0
 
 

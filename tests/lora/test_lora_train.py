@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import finetune_loop
 import numpy as np
 import peft
 import pytest
@@ -235,6 +237,7 @@ def test_early_stopping_keeps_the_best(settings, tmp_path):
     ]
     assert result["step"] < 40
     assert result["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+    assert result["base_loss"] == pytest.approx(losses[0], rel=1e-5)
 
 
     best = AutoModelForCausalLM.from_pretrained(Path(result["folder"]) / "model")
@@ -252,6 +255,15 @@ def test_a_run_that_only_gets_worse_keeps_the_base(settings):
     assert result["eval_loss"] == pytest.approx(losses[0], rel=1e-5)
     adapter = load_file(Path(result["folder"]) / "adapter" / "adapter_model.safetensors")
     assert not any(tensor.any() for name, tensor in adapter.items() if "lora_B" in name), "as before training"
+
+
+@pytest.mark.parametrize(("after", "warned"), [(6.5, True), (2.0, False), (None, False)])
+def test_a_run_that_ends_worse_than_it_began_says_so(settings, after, warned, monkeypatch, capsys):
+    found = {"eval_loss": after, "base_loss": None if after is None else 2.0, "step": 3, "seconds": 1, "folder": "f"}
+    monkeypatch.setattr("finetune_loop.fine_tune", lambda *_, **__: found)
+    assert runpy.run_path(str(Path(finetune_loop.__file__).with_name("train.py")))["main"](settings(lr=0.1)) == 0
+    errors = capsys.readouterr().err
+    assert ("before training that loss was 2.0000; lower --lr (now 0.1) or --lora_scaling (alpha" in errors) == warned
 
 
 def test_decay_and_rates_by_parameter(settings):
