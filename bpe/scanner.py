@@ -241,6 +241,38 @@ def run_end(data, at, end, classes, wanted, state):
     return at
 
 
+@inlined
+def digits_end(data, at, end, classes, digit, most):
+    """End of the run of characters of class `digit` from `at` on, at most so many."""
+    for _ in range(most):
+        point, size = decode(data, at, end) if at < end else (-1, 0)
+        if point < 0 or classes[point] != digit:
+            break
+        at += size
+    return at
+
+
+@inlined
+def spaces_end(data, start, end, classes, space, whole_tail):
+    """End of the piece that begins with the run of class `space` at `start`: up to its last line break, or all but its
+    last character; at the end of the text the whole run, with `whole_tail` also where it has a line break.
+    """
+    at, last, last_break = start, start, np.int64(-1)
+    while at < end:
+        point, size = decode(data, at, end)
+        if point < 0 or classes[point] != space:
+            break
+        if point == 10 or point == 13:
+            last_break = at
+        last = at
+        at += size
+    if last_break >= 0 and (at < end or not whole_tail):
+        at = last_break + 1
+    elif at < end and last > start:
+        at = last
+    return at
+
+
 @kernel(f"int64({READ_ONLY_BYTES}, int64[::1], int64, uint8[::1], int32[::1], int64, boolean)")
 def like_gpt4_ends(data, state, end, classes, ends, most_digits, whole_tail):
     """The same for GPT-4's pattern and its like, one piece at a time: the alternatives in their order.
@@ -262,13 +294,7 @@ def like_gpt4_ends(data, state, end, classes, ends, most_digits, whole_tail):
         elif kind == LETTER:
             at = run_end(data, at + size, end, classes, LETTER, state)
         elif kind == DIGIT:
-            at += size
-            for _ in range(most_digits - 1):
-                kind, size = class_at(data, at, end, classes) if at < end else (OTHER, 0)
-                if kind == DIGIT:
-                    at += size
-                else:
-                    break
+            at = digits_end(data, at, end, classes, DIGIT, most_digits)
         else:
             following, after = class_at(data, at + size, end, classes) if at + size < end else (SPACE, 0)
             line_break = point == 10 or point == 13
@@ -278,20 +304,8 @@ def like_gpt4_ends(data, state, end, classes, ends, most_digits, whole_tail):
                 at = run_end(data, at + size, end, classes, OTHER, state)
                 while at < end and (data[at] == 10 or data[at] == 13):
                     at += 1
-            else:  # a run of spaces: up to its last line break; all but the last; whole at the end of the text
-                last, last_break = at, -1
-                while at < end:
-                    kind, size = class_at(data, at, end, classes)
-                    if kind != SPACE:
-                        break
-                    if data[at] == 10 or data[at] == 13:
-                        last_break = at
-                    last = at
-                    at += size
-                if last_break >= 0 and (at < end or not whole_tail):
-                    at = last_break + 1
-                elif at < end and last > start:
-                    at = last
+            else:
+                at = spaces_end(data, at, end, classes, SPACE, whole_tail)
         ends[count] = at
         count += 1
     state[AT] = at

@@ -8,7 +8,7 @@ HTMLParser: of many capitals before a small letter none is set apart.
 import numpy as np
 import regex
 from compiled import READ_ONLY_BYTES, inlined, kernel
-from scanner import AT, INVALID, contraction_gpt4, decode
+from scanner import AT, INVALID, contraction_gpt4, decode, digits_end, spaces_end
 
 # Class of a character; the first two are bits, and a letter without case has both
 UPPER, LOWER, MARK, DIGIT, SPACE, OTHER = 1, 2, 4, 8, 16, 32
@@ -66,7 +66,6 @@ def o200k_ends(data, state, end, cases, ends):
     count = 0
     at = state[AT]
     while at < end and count < ends.shape[0]:
-        start = at
         kind, size = case_at(data, at, end, cases, state)
         line_break = data[at] == 10 or data[at] == 13
         word = np.int64(-1)
@@ -82,11 +81,8 @@ def o200k_ends(data, state, end, cases, ends):
             if at < end and data[at] == ord("'"):
                 contraction = contraction_gpt4(data, at, end)
                 at += contraction + (contraction > 0)
-        elif kind == DIGIT:  # one to three
-            for _ in range(3):
-                if kind == DIGIT:
-                    at += size
-                    kind, size = case_at(data, at, end, cases, state) if at < end else (np.int64(OTHER), 0)
+        elif kind == DIGIT:
+            at = digits_end(data, at, end, cases, DIGIT, 3)
         else:
             following = np.int64(SPACE)
             if at + size < end:
@@ -100,20 +96,8 @@ def o200k_ends(data, state, end, cases, ends):
                     at += size
                 while at < end and (data[at] == 10 or data[at] == 13 or data[at] == ord("/")):
                     at += 1
-            else:  # a run of spaces: up to its last line break; all but the last; whole at the end of the text
-                last, last_break = at, np.int64(-1)
-                while at < end:
-                    kind, size = case_at(data, at, end, cases, state)
-                    if kind != SPACE:
-                        break
-                    if data[at] == 10 or data[at] == 13:
-                        last_break = at
-                    last = at
-                    at += size
-                if last_break >= 0:
-                    at = last_break + 1
-                elif at < end and last > start:
-                    at = last
+            else:
+                at = spaces_end(data, at, end, cases, SPACE, False)
         ends[count] = at
         count += 1
     state[AT] = at
